@@ -1,0 +1,180 @@
+"""
+Every error of the toolkit, one class a cause. A message names the model, the field, the value and the remedy.
+
+ShardingError                       everything below; never raised itself
+├── UnhashableKey                   .key                        also a TypeError
+├── ShardKeyMissing                 .model .field
+├── ShardKeyChanged                 .model .field .old .new
+├── ScopeConflict                   .model .field .scope .found
+├── BucketMismatch                  .model .field .value .expected .found
+├── CrossShardQuery                 .model .aliases             several shards, and nobody to merge their answers
+├── CannotMerge                     .model .construct           raised by the aggregator's planner
+├── GlobalJoin                      .model .tables
+├── RawShardedSQL                   .table
+├── WrongShard                      .model .alias .expected
+├── UnknownShard                    .alias
+├── NotSharded                      .model
+├── MapError
+│   ├── MapMissing
+│   ├── MapConflict                 the stored cluster disagrees with the settings
+│   └── MapOutdated                 .alias                      a shard has seen a newer map
+├── CrossShardTransaction           .aliases
+├── PartialCommit                   .committed .failed
+├── InvalidCursor                   .cursor                     also a ValueError
+├── MigrationFailed                 .failures
+└── ShardsUnavailable               .failures                   {alias: exception}
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+
+class ShardingError(Exception):
+    """Root of every error of the toolkit. Its keyword arguments become attributes."""
+
+    def __init__(self, message: str, **facts: Any) -> None:
+        super().__init__(message)
+        self.__dict__.update(facts)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Exception's own pickling calls the class with args alone; the facts travel as state.
+        return type(self), self.args, self.__dict__
+
+
+class UnhashableKey(ShardingError, TypeError):
+    """A value that has no bucket: None, a bool, a float, a container."""
+
+    key: Any
+
+
+class ShardKeyMissing(ShardingError):
+    """Nothing in the query or the instance says which shard it belongs to."""
+
+    model: str
+    field: str
+
+
+class ShardKeyChanged(ShardingError):
+    """A write would change the shard key of a stored row, and so leave it where it does not belong."""
+
+    model: str
+    field: str
+    old: Any
+    new: Any
+
+
+class ScopeConflict(ShardingError):
+    """A query inside a scope names another shard key than the scope's."""
+
+    model: str
+    field: str
+    scope: Any
+    found: Any
+
+
+class BucketMismatch(ShardingError):
+    """An id or a foreign key belongs to another bucket than its row."""
+
+    model: str
+    field: str
+    value: Any
+    expected: int
+    found: int
+
+
+class CrossShardQuery(ShardingError):
+    """A query needs several shards, and nothing is installed that could merge their answers."""
+
+    model: str
+    aliases: Sequence[str]
+
+
+class CannotMerge(ShardingError):
+    """The answers of several shards cannot be merged exactly, so they are not merged at all."""
+
+    model: str
+    construct: str
+
+
+class GlobalJoin(ShardingError):
+    """One statement names tables of sharded and of global models, which live on different servers."""
+
+    model: str
+    tables: Sequence[str]
+
+
+class RawShardedSQL(ShardingError):
+    """Raw SQL on the control database names the table of a sharded model."""
+
+    table: str
+
+
+class WrongShard(ShardingError):
+    """A write is addressed to a shard that does not own its bucket."""
+
+    model: str
+    alias: str
+    expected: str
+
+
+class UnknownShard(ShardingError):
+    """An alias that is no shard of this cluster."""
+
+    alias: str
+
+
+class NotSharded(ShardingError):
+    """A sharded model was expected."""
+
+    model: str
+
+
+class MapError(ShardingError):
+    """The bucket map cannot be used."""
+
+
+class MapMissing(MapError):
+    """The control database holds no bucket map, although shards are declared."""
+
+
+class MapConflict(MapError):
+    """The stored cluster was made with other settings than today's."""
+
+
+class MapOutdated(MapError):
+    """A shard has seen a newer bucket map than the control database holds."""
+
+    alias: str
+
+
+class CrossShardTransaction(ShardingError):
+    """One transaction wrote to several databases; all of it was rolled back."""
+
+    aliases: Sequence[str]
+
+
+class PartialCommit(ShardingError):
+    """Some databases have committed their part of a write and others have not."""
+
+    committed: Sequence[str]
+    failed: Mapping[str, BaseException]
+
+
+class InvalidCursor(ShardingError, ValueError):
+    """A page cursor that this paginator did not make."""
+
+    cursor: str
+
+
+class MigrationFailed(ShardingError):
+    """Some databases could not be migrated; the others were."""
+
+    failures: Mapping[str, BaseException]
+
+
+class ShardsUnavailable(ShardingError):
+    """Some shards did not answer."""
+
+    failures: Mapping[str, BaseException]
