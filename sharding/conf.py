@@ -1,0 +1,221 @@
+"""
+The one reader of ``settings.SHARDING``: typed values, the defaults, and what is wrong with the values given.
+
+``current()`` is what the rest of the toolkit asks, ``problems()`` what the system checks ask. Neither opens a database.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from typing import Any, Final, NamedTuple
+
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
+from django.core.signals import setting_changed
+from django.db import DEFAULT_DB_ALIAS
+from django.dispatch import receiver
+
+from sharding.hashing import MAX_BUCKETS, METHODS
+from sharding.placement import PLACEMENTS
+
+SHARD_PREFIX: Final = "shard_"
+REPLICA_INFIX: Final = "_replica_"
+MODES: Final = ("enforce", "observe")
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """
+    The values of ``settings.SHARDING``; each attribute is the key of the same name in capitals.
+
+    ``default`` may own buckets without being among ``shards``.
+    """
+
+    shards: tuple[str, ...] = ()  # Left out: the aliases of DATABASES that start with shard_, but no replicas, sorted.
+    buckets: int = MAX_BUCKETS
+    hash: str = "mmh3"
+    placement: str = "even"
+    weights: Mapping[str, float] = field(default_factory=dict)  # alias -> weight; 1 for the others
+    pins: Mapping[int, str] = field(default_factory=dict)  # bucket -> alias
+    map_ttl: float = 30.0  # seconds
+    mode: str = "enforce"
+    scope_from_request: str | None = None  # dotted path of a function: request -> shard key or None
+    max_parallel: int = 8  # threads of one fan-out
+
+
+class Problem(NamedTuple):
+    """Something wrong with one setting: a key of ``SHARDING``, or ``"SHARDING"`` for the whole."""
+
+    setting: str
+    message: str
+    hint: str
+
+
+class Rule(NamedTuple):
+    """What one setting must be: in words, as a predicate, and how the value is then kept."""
+
+    expected: str
+    accepts: Callable[[Any], bool]
+    hint: str
+    kept: Callable[[Any], Any] = lambda value: value
+
+
+def _is_positive(value: Any) -> bool:
+    return type(value) in (int, float) and 0 < value <= sys.float_info.max
+
+
+def _are_aliases(value: Any) -> bool:
+    names = isinstance(value, list | tuple) and all(type(alias) is str and alias for alias in value)
+    return names and len(set(value)) == len(value)
+
+
+def _are_weights(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(type(key) is str and _is_positive(value[key]) for key in value)
+
+
+def _are_pins(value: Any) -> bool:
+    return isinstance(value, Mapping) and all(type(key) is int and type(value[key]) is str for key in value)
+
+
+def _is_dotted_path(value: Any) -> bool:
+    if type(value) is not str:
+        return value is None
+    return "." in value and all(part.isidentifier() for part in value.split("."))
+
+
+def _one_of(choices: Iterable[str]) -> str:
+    return "one of " + ", ".join(repr(choice) for choice in choices)
+
+
+RULES: Final[dict[str, Rule]] = {
+    "SHARDS": Rule(
+        "a list of different DATABASES aliases",
+        _are_aliases,
+        "Name each shard once, or leave SHARDS out to take every alias that starts with 'shard_'.",
+        tuple,
+    ),
+    "BUCKETS": Rule(
+        f"an integer from 1 to {MAX_BUCKETS}",
+        lambda value: type(value) is int and 1 <= value <= MAX_BUCKETS,
+        f"Leave it out for {MAX_BUCKETS}. It can never change once the cluster is initialised.",
+    ),
+    "HASH": Rule(
+        _one_of(METHODS),
+        lambda value: type(value) is str and value in METHODS,
+        "Leave it out for 'mmh3'; 'identity' is for rows that already live at key % n.",
+    ),
+    "PLACEMENT": Rule(
+        _one_of(PLACEMENTS),
+        lambda value: type(value) is str and value in PLACEMENTS,
+        "Leave it out for 'even', which moves the fewest buckets.",
+    ),
+    "WEIGHTS": Rule(
+        "a dict of positive numbers by alias",
+        _are_weights,
+        "A shard that is left out has weight 1. To empty a shard, remove it from SHARDS.",
+        dict,
+    ),
+    "PINS": Rule(
+        "a dict of aliases by bucket number",
+        _are_pins,
+        "Write {bucket: alias}, for example {17: 'shard_a'}.",
+        dict,
+    ),
+    "MAP_TTL": Rule(
+        "a positive number of seconds",
+        _is_positive,
+        "Leave it out for 30. It bounds how long a process may read a moved bucket's old copy.",
+        float,
+    ),
+    "MODE": Rule(
+        _one_of(MODES),
+        lambda value: type(value) is str and value in MODES,
+        "Leave it out for 'enforce'.",
+    ),
+    "SCOPE_FROM_REQUEST": Rule(
+        "the dotted path of a function, or None",
+        _is_dotted_path,
+        "Write a string such as 'shop.tenants.tenant_of', naming a function that takes the request.",
+    ),
+    "MAX_PARALLEL": Rule(
+        "a positive integer",
+        lambda value: type(value) is int and value > 0,
+        "Leave it out for 8. With 1, shards are asked one after the other.",
+    ),
+}
+
+
+@cache
+def current() -> Settings:
+    """
+    Return the settings of this process.
+
+    Raises:
+        ImproperlyConfigured: A value is wrong; the message is that of the first problem.
+    """
+    found, wrong = read(getattr(settings, "SHARDING", {}), settings.DATABASES)
+    if wrong:
+        raise ImproperlyConfigured(f"{wrong[0].message} {wrong[0].hint}")
+    return found
+
+
+def problems() -> list[Problem]:
+    """Return everything that is wrong with ``settings.SHARDING`` by itself, in the order of the settings."""
+    return read(getattr(settings, "SHARDING", {}), settings.DATABASES)[1]
+
+
+def read(given: Any, aliases: Iterable[str]) -> tuple[Settings, list[Problem]]:
+    """
+    Return the settings that ``given``, as SHARDING, means beside these ``DATABASES`` aliases; and its problems.
+
+    A setting with a problem has its default in the result.
+    """
+    if not isinstance(given, Mapping):
+        return Settings(), [Problem("SHARDING", f"SHARDING must be a dict, not {given!r}.", "Write SHARDING = {}.")]
+    found = [_unknown(key) for key in given if key not in RULES]
+    values: dict[str, Any] = {"shards": tuple(sorted(filter(_is_shard, aliases)))}
+    for name, rule in RULES.items():
+        if name not in given:
+            continue
+        if rule.accepts(given[name]):
+            values[name.lower()] = rule.kept(given[name])
+        else:
+            message = f"SHARDING[{name!r}] must be {rule.expected}, not {given[name]!r}."
+            found.append(Problem(name, message, rule.hint))
+    result = Settings(**values)
+    return result, [*found, *_disagreements(result)]
+
+
+def _is_shard(alias: str) -> bool:
+    return alias.startswith(SHARD_PREFIX) and REPLICA_INFIX not in alias
+
+
+def _unknown(key: Any) -> Problem:
+    return Problem("SHARDING", f"SHARDING has the unknown key {key!r}.", f"The keys are {', '.join(RULES)}.")
+
+
+def _disagreements(found: Settings) -> Iterable[Problem]:
+    owners = {*found.shards, DEFAULT_DB_ALIAS}
+    declared = f"The shards are {', '.join(found.shards) or 'none'}; default may own buckets too."
+    for alias in found.weights:
+        if alias not in owners:
+            yield Problem("WEIGHTS", f"SHARDING['WEIGHTS'] names {alias!r}, which is not a shard.", declared)
+    if found.placement == "modulo" and len({found.weights.get(alias, 1) for alias in found.shards}) > 1:
+        hint = "Give all shards the same weight, or set PLACEMENT to 'even' or 'consistent'."
+        yield Problem("WEIGHTS", "SHARDING['WEIGHTS'] differ, and the placement 'modulo' cannot weight shards.", hint)
+    for bucket, alias in found.pins.items():
+        if not 0 <= bucket < found.buckets:
+            hint = f"The buckets are 0 to {found.buckets - 1}."
+            yield Problem("PINS", f"SHARDING['PINS'] names the bucket {bucket}, which does not exist.", hint)
+        if alias not in owners:
+            message = f"SHARDING['PINS'] pins the bucket {bucket} to {alias!r}, which is not a shard."
+            yield Problem("PINS", message, declared)
+
+
+@receiver(setting_changed, dispatch_uid="sharding.conf")
+def _forget(*, setting: str, **kwargs: Any) -> None:
+    if setting in ("SHARDING", "DATABASES"):
+        current.cache_clear()
