@@ -51,7 +51,7 @@ def propose(
     """
     Return the owners that a placement proposes for ``buckets`` buckets on ``shards``, with the moves from ``current``.
 
-    ``name`` is a key of PLACEMENTS, or a placement. A shard without a weight has 1. A pinned bucket belongs to the shard
+    ``name`` is a key of PLACEMENTS, or a placement. A shard without a weight has 1. A pinned bucket goes to the shard
     it is pinned to, as a part of that shard's share. Owners in ``current`` that are not among ``shards`` are emptied.
 
     >>> proposal = propose("even", ["a", "b", "c"], 8, current=BucketMap(0, tuple("aaaabbbb")))
