@@ -1,8 +1,8 @@
 """
-Keep a cluster of PostgreSQL servers in one folder: a server for the control database, one per shard, and their replicas.
+Keep a cluster of PostgreSQL servers in one folder: one for the control database, one per shard, and their replicas.
 
-The folder holds ``cluster.json`` (ports and passwords, for its owner alone) and the servers' folders. What is there is taken
-as it is found: ``up`` makes what is missing, starts what does not run, and never removes a server.
+The folder holds ``cluster.json`` (ports and passwords, for its owner alone) and the servers' folders. What is there is
+taken as it is found: ``up`` makes what is missing, starts what does not run, and never removes a server.
 """
 
 from __future__ import annotations
@@ -106,7 +106,7 @@ class Cluster:
             self._each(copies, lambda server: self._bring_up_copy(server, servers, state))
 
     def reserve(self, **wanted: Unpack[Wanted]) -> None:
-        """Settle ports and passwords as ``up`` would, so that ``env()`` and ``urls()`` can tell them, and start nothing."""
+        """Settle ports and passwords as ``up`` would, so that ``env()`` can tell them, and start nothing."""
         with self._locked():
             self._reserved(wanted)
 

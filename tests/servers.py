@@ -24,7 +24,7 @@ ROOT = Path(__file__).resolve().parent.parent
 SHARDS = ("shard_a", "shard_b", "shard_c")
 OWN_ENGINE = {"postgresql": "sharding.backends.postgresql", "sqlite": "sharding.backends.sqlite3"}
 DJANGOS_ENGINE = {"postgresql": "django.db.backends.postgresql", "sqlite": "django.db.backends.sqlite3"}
-# Which PostgreSQL, and in which locale: Debian's is tested as it is found in the field, where text is not in byte order.
+# Which PostgreSQL, and in which locale. Debian's is tested as it is met in the field: text is not in byte order.
 SERVERS = {"18": ("18", "C.UTF-8"), "16": ("16", "C.UTF-8"), "debian15": ("15", "en_US.UTF-8")}
 MAX_RUNS = 8
 
