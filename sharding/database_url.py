@@ -133,11 +133,11 @@ def _parts(url: str, scheme: str) -> ParseResult:
                 "names a host, but SQLite has files only. Write three slashes before a relative path, "
                 "sqlite:///name.sqlite3, and four before an absolute one, sqlite:////folder/name.sqlite3."
             )
-    elif "@" in parts.path or parts.params:
-        # A bare / or ; in the password ends the host too early: the rest would be used, and logged, as a name.
+    elif "@" in parts.path:
+        # A bare / in the password ends the host too early: the rest would be used, and logged, as a name.
         raise UnreadableURL(
-            "has a bare @ or ; after the host. Percent-encode the special characters of its user, password and name "
-            "(/ is %2F, @ is %40, ; is %3B)."
+            "has a bare @ after the host. Percent-encode the special characters of its user, password and name (/ is "
+            "%2F, @ is %40)."
         )
     # Without a path django-environ encodes the whole URL once more, and with it the password.
     return parts._replace(path=parts.path or "/")

@@ -93,7 +93,7 @@ def _outcome(
 
 def _reader(env_file: str | Path | None, environ: Mapping[str, str]) -> Env:
     # A class, because read_env() writes to its class; a copy, because child processes inherit the environment.
-    reader = type("Reader", (Env,), {"ENVIRON": dict(environ)})
+    reader: Any = type("Reader", (Env,), {"ENVIRON": dict(environ)})
     if env_file is not None and Path(env_file).exists():
         reader.read_env(io.StringIO(_lines(Path(env_file))))
     return reader()

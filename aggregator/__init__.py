@@ -1,0 +1,1 @@
+"""Ask several shards, and answer as one database would."""

@@ -1,0 +1,71 @@
+"""
+Where the door asks for help with a statement whose rows may lie in several buckets.
+
+The aggregator installs itself here when its app is ready; without it such statements raise.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models.sql import Query
+
+from sharding.errors import CrossShardQuery
+from sharding.routing import Buckets
+
+
+@dataclass(frozen=True, slots=True)
+class FanOutRequest:
+    """
+    One statement for several buckets.
+
+    Whether it is allowed must depend on the statement alone: with one alias, too, what cannot be merged is refused,
+    so that code goes on working when a bucket moves.
+    """
+
+    #: Name of Django's compiler: "SQLCompiler", "SQLAggregateCompiler", "SQLUpdateCompiler" or "SQLDeleteCompiler".
+    name: str
+    query: Query
+    #: The caller's connection wrapper of `default`; ``door.enlist(alias)`` comes before a statement to a shard.
+    door: Any
+    #: The owners of the buckets, sorted; at least one.
+    aliases: tuple[str, ...]
+    buckets: Buckets
+    elide_empty: bool = True
+
+    def native(self, alias: str | None = None, query: Query | None = None) -> Any:
+        """Return Django's own compiler on one of the shards, the first by default; it enlists itself."""
+        from sharding.backends.compilers import owned
+
+        return owned(self.name, query or self.query, alias or self.aliases[0], self.door, self.elide_empty)
+
+
+FanOut = Callable[[FanOutRequest], Any]
+
+_installed: FanOut | None = None
+
+
+def install(function: FanOut | None) -> None:
+    """Install what makes compilers for statements over several buckets; None takes it away."""
+    global _installed
+    _installed = function
+
+
+def fan_out(request: FanOutRequest) -> Any:
+    """
+    Return a compiler for the request.
+
+    Raises:
+        CrossShardQuery: no aggregator is installed.
+    """
+    if _installed is None:
+        label = request.query.model._meta.label if request.query.model else "raw"
+        raise CrossShardQuery(
+            f"This {label} query names rows of several shard keys, which may live on several shards, and "
+            f"nothing is installed to merge their answers. Add 'aggregator' to INSTALLED_APPS.",
+            model=label,
+            aliases=request.aliases,
+        )
+    return _installed(request)

@@ -1,0 +1,25 @@
+"""The ENGINE "sharding.backends.postgresql": Django's PostgreSQL backend with the seam."""
+
+from __future__ import annotations
+
+from django.db.backends.postgresql import base, creation, operations, schema
+
+from sharding.backends.wrapper import ClusterCreation, ClusterOperations, ClusterSchemaEditor, ClusterWrapper
+
+
+class DatabaseCreation(ClusterCreation, creation.DatabaseCreation):
+    pass
+
+
+class DatabaseOperations(ClusterOperations, operations.DatabaseOperations):
+    pass
+
+
+class DatabaseSchemaEditor(ClusterSchemaEditor, schema.DatabaseSchemaEditor):
+    pass
+
+
+class DatabaseWrapper(ClusterWrapper, base.DatabaseWrapper):
+    creation_class = DatabaseCreation
+    ops_class = DatabaseOperations
+    SchemaEditorClass = DatabaseSchemaEditor

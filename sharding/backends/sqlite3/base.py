@@ -1,0 +1,25 @@
+"""The ENGINE "sharding.backends.sqlite3": Django's SQLite backend with the seam, for development."""
+
+from __future__ import annotations
+
+from django.db.backends.sqlite3 import base, creation, operations, schema
+
+from sharding.backends.wrapper import ClusterCreation, ClusterOperations, ClusterSchemaEditor, ClusterWrapper
+
+
+class DatabaseCreation(ClusterCreation, creation.DatabaseCreation):
+    pass
+
+
+class DatabaseOperations(ClusterOperations, operations.DatabaseOperations):
+    pass
+
+
+class DatabaseSchemaEditor(ClusterSchemaEditor, schema.DatabaseSchemaEditor):
+    pass
+
+
+class DatabaseWrapper(ClusterWrapper, base.DatabaseWrapper):
+    creation_class = DatabaseCreation
+    ops_class = DatabaseOperations
+    SchemaEditorClass = DatabaseSchemaEditor

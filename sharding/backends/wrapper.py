@@ -1,0 +1,112 @@
+"""
+What our database wrappers add to Django's: `default` is the door of the cluster, the other aliases are its shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from sharding import conf, routing
+from sharding.backends.compilers import DoorCompiler, ShardCompiler
+from sharding.backends.raw_sql import CONTROL_ONLY, refuse_sharded_tables
+from sharding.backends.transactions import DoorTransactions
+
+
+class ClusterOperations:
+    """Mixin of DatabaseOperations: its ``compiler()`` is the seam."""
+
+    connection: Any
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._compilers: dict[str, Any] = {}
+
+    def native_compiler(self, name: str) -> type[Any]:
+        """Return Django's own compiler class of this engine."""
+        found: type[Any] = super().compiler(name)  # type: ignore[misc]
+        return found
+
+    def compiler(self, name: str) -> Any:
+        try:
+            return self._compilers[name]
+        except KeyError:
+            self._compilers[name] = made = self._make(name)
+            return made
+
+    def _make(self, name: str) -> Any:
+        native = self.native_compiler(name)
+        alias = self.connection.alias
+        if alias == DEFAULT_DB_ALIAS:
+            return DoorCompiler(name, native)
+        return ShardCompiler(name, native) if alias in conf.current().shards else native
+
+    def sequence_reset_sql(self, style: Any, model_list: Any) -> list[str]:
+        # loaddata sends these as raw SQL.
+        return [f"{CONTROL_ONLY} {sql}" for sql in super().sequence_reset_sql(style, model_list)]  # type: ignore[misc]
+
+    def execute_sql_flush(self, sql_list: list[str]) -> None:
+        with self.connection.sharded_statements():
+            super().execute_sql_flush(sql_list)  # type: ignore[misc]
+
+
+class ClusterWrapper(DoorTransactions):
+    """Mixin of DatabaseWrapper."""
+
+    execute_wrappers: list[Any]
+
+    def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
+        super().__init__(settings_dict, alias)
+        #: More than 0 while a statement over sharded tables is compiled or executed on purpose.
+        self.sharded_depth = 0
+        self.is_door = alias == DEFAULT_DB_ALIAS
+        if self.is_door:
+            self.execute_wrappers.append(refuse_sharded_tables)
+
+    @property
+    def door(self) -> Any:
+        return self if self.is_door else connections[DEFAULT_DB_ALIAS]
+
+    @contextmanager
+    def sharded_statements(self) -> Iterator[None]:
+        """Allow raw SQL over this database's own sharded tables inside."""
+        self.sharded_depth += 1
+        try:
+            yield
+        finally:
+            self.sharded_depth -= 1
+
+
+class ClusterSchemaEditor:
+    """Mixin of DatabaseSchemaEditor: schema statements name sharded tables on purpose."""
+
+    connection: Any
+
+    def execute(self, sql: Any, params: Any = ()) -> None:
+        with self.connection.sharded_statements():
+            super().execute(sql, params)  # type: ignore[misc]
+
+
+class ClusterCreation:
+    """Mixin of DatabaseCreation: a test database is made with a bucket map, and dumped by itself."""
+
+    connection: Any
+
+    def create_test_db(self, *args: Any, **kwargs: Any) -> str:
+        name: str = super().create_test_db(*args, **kwargs)  # type: ignore[misc]
+        from sharding.testing.cluster import initialise_test_database
+
+        initialise_test_database(self.connection.alias)
+        return name
+
+    def serialize_db_to_string(self) -> str:
+        # Every physical database is saved and restored on its own.
+        with routing.native(self.connection.alias):
+            return str(super().serialize_db_to_string())  # type: ignore[misc]
+
+    def deserialize_db_from_string(self, data: str) -> None:
+        with routing.native(self.connection.alias):
+            super().deserialize_db_from_string(data)  # type: ignore[misc]

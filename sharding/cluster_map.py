@@ -1,0 +1,194 @@
+"""
+The bucket map of this process: read from the control database once, and again when it is older than MAP_TTL.
+
+A map never changes inside an atomic block, and a control database that is down leaves the known map in use.
+"""
+
+from __future__ import annotations
+
+import logging
+import math
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from django.core.signals import setting_changed
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+
+from sharding import conf
+from sharding.bucket_map import BucketMap
+from sharding.control import BucketOwner, Cluster, ShardNumber
+from sharding.errors import MapConflict, MapMissing, UnknownShard
+
+logger = logging.getLogger("sharding")
+
+#: Seconds until a control database that did not answer is asked again.
+RETRY = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """One reading of the control database."""
+
+    map: BucketMap
+    numbers: dict[str, int]
+    until: float
+
+
+_loaded: Loaded | None = None
+_lock = threading.Lock()
+
+
+def current() -> BucketMap:
+    """
+    Return the bucket map, from memory unless it is older than MAP_TTL.
+
+    Raises:
+        MapMissing: shards are declared, and `shards init` was never run.
+        MapConflict: the cluster was initialised with another BUCKETS or HASH.
+    """
+    loaded = _loaded
+    if loaded is None:
+        return refresh()
+    if time.monotonic() >= loaded.until and not connections[DEFAULT_DB_ALIAS].in_atomic_block:
+        _refresh_if_possible(loaded)
+        return (_loaded or loaded).map
+    return loaded.map
+
+
+def known() -> BucketMap | None:
+    """Return the map in memory without asking the database; None before the first use."""
+    return _loaded.map if _loaded is not None else None
+
+
+def refresh() -> BucketMap:
+    """Read the map from the control database now, and return it."""
+    global _loaded
+    with _lock:
+        _loaded = _load()
+        return _loaded.map
+
+
+def forget() -> None:
+    """Drop the map in memory; the next use reads it again."""
+    global _loaded
+    _loaded = None
+
+
+def shard_number(alias: str) -> int:
+    """
+    Return the number of a shard inside the ids it mints (0 for a cluster of one that was never initialised).
+
+    Raises:
+        UnknownShard: the alias was not there when the cluster was last initialised.
+    """
+    current()
+    numbers = _loaded.numbers if _loaded is not None else {}
+    if alias not in numbers:
+        refresh()
+        numbers = _loaded.numbers if _loaded is not None else {}
+    try:
+        return numbers[alias]
+    except KeyError:
+        raise UnknownShard(
+            f"The shard {alias!r} has no number in the control database, so it cannot make ids. "
+            f"Run `manage.py shards init` to make it known.",
+            alias=alias,
+        ) from None
+
+
+def connection_of(alias: str) -> Any:
+    """Return this thread's connection to a shard, or raise UnknownShard when DATABASES lacks the alias."""
+    if alias not in connections:
+        raise UnknownShard(
+            f"The bucket map names the shard {alias!r}, which is not in DATABASES. "
+            f"Declare it again (for example by SHARD_URL_{alias.removeprefix('shard_').upper()}); its rows are there.",
+            alias=alias,
+        )
+    return connections[alias]
+
+
+def _refresh_if_possible(loaded: Loaded) -> None:
+    global _loaded
+    # One thread asks; the others go on with the map they have.
+    if not _lock.acquire(blocking=False):
+        return
+    try:
+        _loaded = _load()
+    except DatabaseError as error:
+        logger.warning(
+            "The bucket map could not be refreshed from the control database (%s); epoch %d stays in use.",
+            type(error).__name__,
+            loaded.map.epoch,
+        )
+        _loaded = Loaded(loaded.map, loaded.numbers, time.monotonic() + RETRY)
+    finally:
+        _lock.release()
+
+
+def _load() -> Loaded:
+    settings = conf.current()
+    until = time.monotonic() + settings.map_ttl
+    if Cluster._meta.db_table not in _tables():
+        if settings.shards:
+            raise _missing()
+        return _cluster_of_one()
+    # The epoch is read first: a map that changes in between is then read again after MAP_TTL, never kept for new.
+    cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).first()
+    if cluster is None:
+        if settings.shards:
+            raise _missing()
+        return _cluster_of_one()
+    if (cluster.buckets, cluster.hash) != (settings.buckets, settings.hash):
+        raise MapConflict(
+            f"This cluster was initialised with BUCKETS={cluster.buckets} and HASH={cluster.hash!r}, but SHARDING says "
+            f"BUCKETS={settings.buckets} and HASH={settings.hash!r}. They never change: put the former back."
+        )
+    if _loaded is not None and _loaded.map.epoch == cluster.epoch:
+        return Loaded(_loaded.map, _numbers(), until)
+    owners = tuple(
+        BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True)
+    )
+    if len(owners) != cluster.buckets:
+        raise MapConflict(
+            f"The bucket map holds {len(owners)} of {cluster.buckets} buckets. "
+            f"Restore the table sharding_bucket of the control database from a backup."
+        )
+    return Loaded(BucketMap(cluster.epoch, owners), _numbers(), until)
+
+
+def _tables() -> set[str]:
+    connection = connections[DEFAULT_DB_ALIAS]
+    # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
+    if _loaded is not None and _loaded.map.epoch > 0:
+        return {Cluster._meta.db_table}
+    return set(connection.introspection.table_names())
+
+
+def _numbers() -> dict[str, int]:
+    return dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
+
+
+def _cluster_of_one() -> Loaded:
+    """
+    `default` owns every bucket until somebody initialises the cluster.
+
+    It is never refreshed: other owners take other DATABASES, and so a new process.
+    """
+    return Loaded(BucketMap.whole(DEFAULT_DB_ALIAS, conf.current().buckets), {DEFAULT_DB_ALIAS: 0}, math.inf)
+
+
+def _missing() -> MapMissing:
+    return MapMissing(
+        f"The control database holds no bucket map, but SHARDING declares the shards "
+        f"{', '.join(conf.current().shards)}. Run `manage.py migrate_all` and then `manage.py shards init`."
+    )
+
+
+def _on_setting_changed(*, setting: str, **kwargs: Any) -> None:
+    if setting in {"SHARDING", "DATABASES"}:
+        forget()
+
+
+setting_changed.connect(_on_setting_changed)

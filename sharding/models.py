@@ -1,0 +1,151 @@
+"""
+ShardedModel, from which the application's sharded models inherit; and the tables of the toolkit itself.
+"""
+
+from __future__ import annotations
+
+from typing import Any, ClassVar, Self
+
+from django.db import DEFAULT_DB_ALIAS, models
+from django.db.models.signals import class_prepared
+
+from sharding import cluster_map, conf, registry, routing, scopes
+from sharding.control import BucketOwner, Cluster, ShardIdentity, ShardNumber
+from sharding.errors import ShardKeyChanged, WrongShard
+from sharding.fields import BucketField
+from sharding.managers import ShardedManager
+
+__all__ = ["BucketOwner", "Cluster", "ShardIdentity", "ShardNumber", "ShardedModel"]
+
+
+class ShardedModel(models.Model):
+    """
+    A model whose rows live on the shard that owns their bucket, and whose bucket is computed from the shard key.
+
+    Set ``shard_key`` to the name of a field, of a foreign key, or of the primary key itself::
+
+        class Order(ShardedModel):
+            shard_key = "tenant_id"
+            id = ShardUUIDField(primary_key=True)
+            tenant_id = models.IntegerField()
+    """
+
+    #: Name of the field whose value decides where a row lives.
+    shard_key: ClassVar[str]
+
+    bucket = BucketField()
+
+    objects = ShardedManager()
+
+    class Meta:
+        abstract = True
+
+    @classmethod
+    def from_db(cls, db: str | None, field_names: Any, values: Any) -> Self:
+        instance = super().from_db(db, field_names, values)
+        if db in conf.current().shards:
+            # A row of a shard is a row of the cluster: what it does next goes through the door.
+            instance._state.db = DEFAULT_DB_ALIAS
+        instance._remember_key()
+        return instance
+
+    def _remember_key(self) -> None:
+        entry = registry.get(type(self))
+        # A deferred key stays unknown: reading it would be a query.
+        self._state.shard_key = self.__dict__.get(entry.key_attname)  # type: ignore[attr-defined]
+
+    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
+        super().refresh_from_db(*args, **kwargs)
+        self._remember_key()
+
+    def save_base(self, *args: Any, **kwargs: Any) -> None:
+        entry = registry.get(type(self))
+        if routing.native_alias() is None:
+            scopes.fill(self, entry)
+            self._refuse_changed_key(entry)
+            kwargs["using"] = self._verified_alias(entry, kwargs.get("using"))
+        super().save_base(*args, **kwargs)
+        self._remember_key()
+
+    save_base.alters_data = True  # type: ignore[attr-defined]
+
+    def _verified_alias(self, entry: registry.Entry, using: str | None) -> str | None:
+        """A write that is addressed to the row's own shard goes through the door; to another one, it is refused."""
+        if using is None or using not in conf.current().shards:
+            return using
+        owner = cluster_map.current().owner(entry.bucket_of(self)) if self._has_place(entry) else using
+        if owner != using:
+            raise WrongShard(
+                f"This {self._meta.object_name} with {entry.key}={getattr(self, entry.key_attname)!r} belongs to "
+                f"{owner!r}, not to {using!r}. Leave out using={using!r}, and it is sent to its owner.",
+                model=entry.label,
+                alias=using,
+                expected=owner,
+            )
+        return DEFAULT_DB_ALIAS
+
+    def _has_place(self, entry: registry.Entry) -> bool:
+        # A row that is its own shard key gets its place with its id.
+        return getattr(self, entry.key_attname) is not None or not entry.key_field.primary_key
+
+    def _refuse_changed_key(self, entry: registry.Entry) -> None:
+        old = getattr(self._state, "shard_key", None)
+        new = self.__dict__.get(entry.key_attname, old)
+        if self._state.adding or old is None or new == old:
+            return
+        if new is not None and entry.prepare_key(new) == entry.prepare_key(old):
+            return
+        raise ShardKeyChanged(
+            f"The {entry.key} of this {self._meta.object_name} was {old!r} and is now {new!r}, and a stored row's "
+            f"shard key never changes. Create the row again under the new key, and delete the old one.",
+            model=entry.label,
+            field=entry.key,
+            old=old,
+            new=new,
+        )
+
+    def _do_update(self, base_qs: Any, *args: Any, **kwargs: Any) -> Any:
+        # Django's UPDATE names the id alone; the key makes it one shard's, and never another tenant's row.
+        entry = registry.get(type(self))
+        if entry.key_attname in self.__dict__ and getattr(self, entry.key_attname) is not None:
+            base_qs = base_qs.filter(**{entry.key_attname: getattr(self, entry.key_attname)})
+        return super()._do_update(base_qs, *args, **kwargs)  # type: ignore[misc]
+
+    def clean_fields(self, *args: Any, **kwargs: Any) -> None:
+        with routing.probe():
+            super().clean_fields(*args, **kwargs)
+
+    def validate_unique(self, *args: Any, **kwargs: Any) -> None:
+        with routing.probe():
+            super().validate_unique(*args, **kwargs)
+
+    def validate_constraints(self, *args: Any, **kwargs: Any) -> None:
+        with routing.probe():
+            super().validate_constraints(*args, **kwargs)
+
+
+def _prepare(sender: type[models.Model], **kwargs: Any) -> None:
+    """Register a concrete subclass, and give its table the index that moves and audits need."""
+    if not issubclass(sender, ShardedModel) or sender._meta.abstract:
+        return
+    if sender._meta.proxy or sender._meta.concrete_model is not sender:
+        return
+    registry.register(sender)
+    _index_bucket(sender)
+
+
+def _index_bucket(model: type[models.Model]) -> None:
+    options: Any = model._meta
+    if options.pk is None or BucketField not in {type(each) for each in options.local_fields}:
+        return
+    names = [registry.BUCKET_COLUMN, *(field.name for field in options.pk_fields)]
+    if any(list(each.fields) == names for each in options.indexes):
+        return
+    index = models.Index(fields=names)
+    index.set_name_with_model(model)
+    options.indexes = [*options.indexes, index]
+    # What migrations read.
+    options.original_attrs["indexes"] = options.indexes
+
+
+class_prepared.connect(_prepare)

@@ -1,0 +1,63 @@
+"""
+The router answers one question: which tables exist where. Which shard owns a row is decided in the database backend.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.apps import apps
+from django.db import DEFAULT_DB_ALIAS
+
+from sharding import conf, registry
+from sharding.control import ON_EVERY_SHARD
+from sharding.fields import BucketField
+
+APP = "sharding"
+
+
+class ShardRouter:
+    """Put sharded tables on the control database and on every shard, and nothing else on a shard."""
+
+    def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
+        """
+        Return True or False for a shard, and None (no opinion) for other databases.
+
+        RunPython and RunSQL give no model: on a shard they run for apps with sharded models, unless their ``hints`` say
+        ``{"sharded": False}`` or name a model with ``{"model_name": …}``.
+        """
+        on_shard = db in conf.current().shards
+        if app_label == APP:
+            return self._own_table(db, on_shard, model_name)
+        if not on_shard:
+            return None
+        if "sharded" in hints:
+            return bool(hints["sharded"])
+        if model_name is None:
+            return any(label.startswith(f"{app_label}.") for label in _sharded_labels())
+        return _is_sharded(app_label, model_name, hints.get("model"))
+
+    def _own_table(self, db: str, on_shard: bool, model_name: str | None) -> bool:
+        if db == DEFAULT_DB_ALIAS:
+            return True
+        return on_shard and (model_name is None or model_name.lower() in ON_EVERY_SHARD)
+
+
+def _sharded_labels() -> list[str]:
+    return [model._meta.label_lower for model in registry.models()]
+
+
+def _is_sharded(app_label: str, model_name: str, historical: Any) -> bool:
+    """
+    Today's code decides, so that a model which became sharded later has its table on a new shard from the beginning.
+
+    A model that today's code no longer has was sharded if it had a bucket.
+    """
+    if registry.is_sharded(f"{app_label}.{model_name.lower()}"):
+        return True
+    try:
+        apps.get_model(app_label, model_name)
+    except LookupError:
+        fields = historical._meta.local_fields if historical is not None else []
+        return any(isinstance(field, BucketField) for field in fields)
+    return False

@@ -1,0 +1,175 @@
+"""
+From a query to buckets: what its WHERE clause proves about the rows it can touch.
+
+The answer is a set of buckets, or None when nothing is proved. Keys, ids and co-located foreign keys all name buckets,
+so they intersect and unite alike; which shards own the buckets is nobody's business here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+from django.db.models import Model
+from django.db.models.expressions import Col, ColPairs, Value
+from django.db.models.lookups import Exact, In
+from django.db.models.sql import Query
+from django.db.models.sql.where import AND, OR, XOR, NothingNode, WhereNode
+
+from sharding import registry
+
+Buckets = frozenset[int] | None
+
+NO_ROW: frozenset[int] = frozenset()
+
+_native: ContextVar[str | None] = ContextVar("sharding_native", default=None)
+_probe: ContextVar[bool] = ContextVar("sharding_probe", default=False)
+
+
+@contextmanager
+def native(alias: str) -> Iterator[None]:
+    """Turn routing off: inside, sharded models are read and written on ``alias`` itself, as migrations need it."""
+    token = _native.set(alias)
+    try:
+        yield
+    finally:
+        _native.reset(token)
+
+
+def native_alias() -> str | None:
+    return _native.get()
+
+
+@contextmanager
+def probe() -> Iterator[None]:
+    """Allow queries without a shard key: inside, Django itself asks (unique validation, for one)."""
+    token = _probe.set(True)
+    try:
+        yield
+    finally:
+        _probe.reset(token)
+
+
+def is_probe() -> bool:
+    return _probe.get()
+
+
+def buckets_of(query: Query) -> Buckets:
+    """
+    Return the buckets of the rows that ``query`` can touch, or None when its WHERE clause does not limit them.
+
+    The query's model must be sharded. ``inner_query`` (aggregates over a subquery) and set operations are looked into.
+    """
+    inner = getattr(query, "inner_query", None)
+    if inner is not None:
+        return buckets_of(inner)
+    if query.combinator:
+        united: Buckets = NO_ROW
+        for each in query.combined_queries:
+            found = buckets_of(each) if registry.entry(each.model) is not None else None
+            united = _either(united, found)
+        return united
+    proved = _node(query.where, False)
+    pinned: Buckets = getattr(query, "pinned_buckets", None)
+    return _both(proved, pinned)
+
+
+def _both(a: Buckets, b: Buckets) -> Buckets:
+    return b if a is None else a if b is None else a & b
+
+
+def _either(a: Buckets, b: Buckets) -> Buckets:
+    return None if a is None or b is None else a | b
+
+
+def _node(node: Any, negated: bool) -> Buckets:
+    if isinstance(node, WhereNode):
+        return _tree(node, negated != node.negated)
+    if isinstance(node, NothingNode):
+        return None if negated else NO_ROW
+    if negated:
+        return None
+    if isinstance(node, (Exact, In)):
+        return _lookup(node)
+    return None
+
+
+def _tree(node: WhereNode, negated: bool) -> Buckets:
+    """Combine the children; De Morgan carries the negation down to them."""
+    connector = node.connector
+    if connector == XOR:
+        # A row for which an odd number of children hold is in one of them; its negation proves nothing.
+        if negated:
+            return None
+        connector = OR
+    elif negated:
+        connector = OR if connector == AND else AND
+    if not node.children:
+        return NO_ROW if negated else None
+    children = iter(node.children)
+    found = _node(next(children), negated)
+    for child in children:
+        if connector == AND:
+            found = _both(found, _node(child, negated))
+        elif found is None:
+            return None
+        else:
+            found = _either(found, _node(child, negated))
+    return found
+
+
+def _lookup(lookup: Exact | In) -> Buckets:
+    lhs, rhs = lookup.lhs, lookup.rhs
+    if isinstance(lhs, Value) and isinstance(rhs, Col):
+        lhs, rhs = rhs, lhs.value
+    if isinstance(lhs, Col):
+        return _column(lhs, rhs, many=isinstance(lookup, In))
+    if isinstance(lhs, ColPairs):
+        return _composite(lhs, rhs, many=isinstance(lookup, In))
+    if rhs is True and isinstance(lhs, (Exact, In, WhereNode)):
+        return _node(lhs, False)
+    return None
+
+
+def _column(column: Col, rhs: Any, *, many: bool) -> Buckets:
+    entry = registry.entry(column.target.model)
+    if entry is None:
+        return None
+    bucket_of = entry.columns.get(column.target.attname)
+    if bucket_of is None:
+        return None
+    values = _literals(rhs, many=many)
+    if values is None:
+        return None
+    found = (bucket_of(value) for value in values if value is not None)
+    return frozenset(bucket for bucket in found if bucket is not None)
+
+
+def _literals(rhs: Any, *, many: bool) -> list[Any] | None:
+    """Return the plain values of a right-hand side, or None when the database computes one of them."""
+    if hasattr(rhs, "resolve_expression") and not isinstance(rhs, Value):
+        return None
+    if many and (isinstance(rhs, (Value, str, bytes)) or not hasattr(rhs, "__iter__")):
+        return None
+    values = [each.value if isinstance(each, Value) else each for each in (rhs if many else [rhs])]
+    if any(hasattr(each, "resolve_expression") or hasattr(each, "as_sql") for each in values):
+        return None
+    # An unsaved instance on the right is Django's to refuse.
+    return None if any(isinstance(each, Model) for each in values) else values
+
+
+def _composite(pair: ColPairs, rhs: Any, *, many: bool) -> Buckets:
+    """A composite primary key names a bucket when one of its columns does."""
+    if hasattr(rhs, "resolve_expression") or not hasattr(rhs, "__iter__"):
+        return None
+    rows = list(rhs) if many else [rhs]
+    found: Buckets = None
+    for place, column in enumerate(pair.get_cols()):
+        values = [row[place] for row in rows if hasattr(row, "__getitem__") and len(row) > place]
+        if len(values) != len(rows):
+            return None
+        prepared = [column.target.get_prep_value(each) if not hasattr(each, "as_sql") else each for each in values]
+        found = _both(found, _column(column, prepared, many=True))
+    return found

@@ -1,0 +1,53 @@
+"""
+The cluster of a test run: test databases are initialised as they are made, and a test can choose who owns what.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+
+from django.db import DEFAULT_DB_ALIAS, transaction
+
+from sharding import cluster_map, conf, placement
+from sharding.control import BucketOwner, Cluster
+from sharding.initialisation import identify, initialise
+
+
+def initialise_test_database(alias: str) -> None:
+    """Write the map into a fresh test database of `default`, dealt evenly, and the identity into each shard's."""
+    settings = conf.current()
+    if not settings.shards or alias not in (DEFAULT_DB_ALIAS, *settings.shards):
+        return
+    if alias == DEFAULT_DB_ALIAS and not Cluster.objects.using(DEFAULT_DB_ALIAS).exists():
+        proposal = placement.propose("even", settings.shards, settings.buckets, weights=settings.weights)
+        initialise(proposal.owners)
+    identify(alias)
+
+
+@contextmanager
+def owners(*aliases: str) -> Iterator[None]:
+    """
+    Let the given aliases own the buckets in turn inside: ``owners("default")`` is a cluster of one.
+
+    The map is written and put back outside of any transaction, so no atomic block may be open.
+    """
+    before = cluster_map.refresh().owners
+    write(aliases)
+    try:
+        yield
+    finally:
+        write(before)
+
+
+def write(aliases: Sequence[str]) -> None:
+    """Store a map in which the aliases own the buckets in turn, with the next epoch, and use it at once."""
+    buckets = conf.current().buckets
+    with transaction.atomic(using=DEFAULT_DB_ALIAS):
+        cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).get()
+        cluster.epoch += 1
+        cluster.save(using=DEFAULT_DB_ALIAS)
+        table = BucketOwner.objects.using(DEFAULT_DB_ALIAS)
+        for turn, alias in enumerate(aliases):
+            table.filter(bucket__in=range(turn, buckets, len(aliases))).update(shard=alias, epoch=cluster.epoch)
+    cluster_map.refresh()
