@@ -91,11 +91,13 @@ def parse(url: str, *, base_dir: Path | None = None) -> dict[str, Any]:
 
 
 def server_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
-    """Return what tells one physical database from another, or None for a database that nobody else can reach."""
+    """Return what tells one physical database from another, or None for a database in one connection's memory."""
     engine = config["ENGINE"].rpartition(".")[2]
     name = config["NAME"]
-    if "sqlite" in engine or "spatialite" in engine:
-        return None if ":memory:" in name or "mode=memory" in name else ("file", str(Path(name).resolve()))
+    if engine in ("sqlite3", "spatialite"):
+        if name == ":memory:":
+            return None
+        return "file", name if name.startswith("file:") else str(Path(name).resolve())
     vendor = {"postgis": "postgresql"}.get(engine, engine)
     options = config.get("OPTIONS", {})
     host = str(config.get("HOST") or options.get("host", "")).lower()
@@ -133,11 +135,11 @@ def _parts(url: str, scheme: str) -> ParseResult:
                 "names a host, but SQLite has files only. Write three slashes before a relative path, "
                 "sqlite:///name.sqlite3, and four before an absolute one, sqlite:////folder/name.sqlite3."
             )
-    elif "@" in parts.path:
-        # A bare / in the password ends the host too early: the rest would be used, and logged, as a name.
+    elif "@" in parts.path + parts.query:
+        # A bare / or ? in the password ends the host too early: the rest would be used, and logged, as a name.
         raise UnreadableURL(
-            "has a bare @ after the host. Percent-encode the special characters of its user, password and name (/ is "
-            "%2F, @ is %40)."
+            "has a bare @ after the host. Percent-encode the special characters of its user, password, name and "
+            "options (/ is %2F, ? is %3F, @ is %40)."
         )
     # Without a path django-environ encodes the whole URL once more, and with it the password.
     return parts._replace(path=parts.path or "/")

@@ -5,6 +5,7 @@ The manager of sharded models. It stays thin: routing happens in the database ba
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from django.db import DEFAULT_DB_ALIAS, connections, models
@@ -29,7 +30,7 @@ class ShardedQuerySet(models.QuerySet[Any]):
         return self.filter(**{entry.key_attname: key})
 
     def bulk_create(self, *args: Any, **kwargs: Any) -> list[Any]:
-        with _door().committing_one_by_one():
+        with door().committing_one_by_one():
             return super().bulk_create(*args, **kwargs)
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
@@ -39,13 +40,13 @@ class ShardedQuerySet(models.QuerySet[Any]):
         objs = tuple(objs)
         for instance in objs:
             entry.verify(instance, entry.bucket_of(instance))
-        with _door().committing_one_by_one():
+        with door().committing_one_by_one():
             return super().bulk_update(objs, *args, **kwargs)
 
     bulk_update.alters_data = True  # type: ignore[attr-defined]
 
     def delete(self) -> tuple[int, dict[str, int]]:
-        with _door().committing_one_by_one():
+        with door().committing_one_by_one():
             return super().delete()
 
     delete.alters_data = True  # type: ignore[attr-defined]
@@ -78,5 +79,14 @@ class ShardedQuerySet(models.QuerySet[Any]):
 ShardedManager = models.Manager.from_queryset(ShardedQuerySet, class_name="ShardedManager")
 
 
-def _door() -> Any:
-    return connections[DEFAULT_DB_ALIAS]
+def door() -> Any:
+    """Return this thread's connection wrapper of `default`."""
+    wrapper: Any = connections[DEFAULT_DB_ALIAS]
+    return wrapper if hasattr(wrapper, "committing_one_by_one") else _OtherEngine()
+
+
+class _OtherEngine:
+    """`default` without our ENGINE: Django's own transactions are all there is."""
+
+    def committing_one_by_one(self) -> AbstractContextManager[None]:
+        return nullcontext()

@@ -13,7 +13,7 @@ from sharding import cluster_map, conf, registry, routing, scopes
 from sharding.control import BucketOwner, Cluster, ShardIdentity, ShardNumber
 from sharding.errors import ShardKeyChanged, WrongShard
 from sharding.fields import BucketField
-from sharding.managers import ShardedManager
+from sharding.managers import ShardedManager, door
 
 __all__ = ["BucketOwner", "Cluster", "ShardIdentity", "ShardNumber", "ShardedModel"]
 
@@ -68,6 +68,12 @@ class ShardedModel(models.Model):
         self._remember_key()
 
     save_base.alters_data = True  # type: ignore[attr-defined]
+
+    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        with door().committing_one_by_one():
+            return super().delete(*args, **kwargs)
+
+    delete.alters_data = True  # type: ignore[attr-defined]
 
     def _verified_alias(self, entry: registry.Entry, using: str | None) -> str | None:
         """A write that is addressed to the row's own shard goes through the door; to another one, it is refused."""

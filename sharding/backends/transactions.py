@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS
 from django.db.transaction import TransactionManagementError
 
 from sharding import cluster_map, conf
@@ -297,8 +297,3 @@ class DoorTransactions:
             databases.roll_back_all(left.values())
         finally:
             super().close()  # type: ignore[misc]
-
-
-def door() -> Any:
-    """Return this thread's connection wrapper of `default`."""
-    return connections[DEFAULT_DB_ALIAS]
