@@ -20,8 +20,9 @@ from pathlib import Path
 from typing import TypedDict, TypeVar, Unpack
 
 from scripts.cluster_accounts import REPLICATOR, ROLE, SUPERUSER, ensure_accounts
+from scripts.free_ports import HOST, free_port, is_free
 from scripts.postgres_programs import Account, ClusterError, Programs, home_for, nickname, write_secret
-from scripts.postgres_server import HOST, Server, free_port, is_free
+from scripts.postgres_server import Server
 
 CONTROL = "control"
 REPLICA = "_replica_"

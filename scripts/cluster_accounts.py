@@ -7,7 +7,7 @@ from typing import Any
 import psycopg
 from psycopg import sql
 
-from scripts.postgres_server import HOST
+from scripts.free_ports import HOST
 
 ROLE = "shardkit"
 SUPERUSER = "postgres"

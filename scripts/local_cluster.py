@@ -86,7 +86,12 @@ def _parser() -> argparse.ArgumentParser:
     new = parser.add_argument_group("what up makes; what is not given stays as it is")
     new.add_argument("--shards", type=_count, help=f"how many shards, at most {MAX_SHARDS} (default: {DEFAULT_SHARDS})")
     new.add_argument("--replicas", type=_count, help="how many replicas each server has (default: 0)")
-    new.add_argument("--fast", action="store_true", default=None, help="servers that do not survive a power failure")
+    new.add_argument(
+        "--fast",
+        action="store_true",
+        default=None,
+        help="quick servers; a crash may lose their last commits or their data",
+    )
     new.add_argument("--version", help="PostgreSQL's major version: 18 (default), 16, or one of Debian's packages")
     new.add_argument("--locale", help="the locale of the databases (default: C.UTF-8)")
     return parser

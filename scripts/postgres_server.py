@@ -13,7 +13,6 @@ import re
 import secrets
 import shutil
 import signal
-import socket
 import subprocess
 import time
 from collections.abc import Callable, Mapping
@@ -22,33 +21,12 @@ from pathlib import Path
 
 import psutil
 
+from scripts.free_ports import HOST
 from scripts.postgres_programs import ClusterError, Programs, nickname
 
-HOST = "127.0.0.1"
 SETTINGS_FILE = "shardkit.conf"
 TAIL = 25
 PATIENCE = 60.0
-# Below the range from which client connections take their own ports, so that none of them sits on a stopped server's.
-PORTS = range(20_000, 32_000)
-
-
-def free_port(taken: set[int]) -> int:
-    """Return a TCP port on 127.0.0.1 that nothing listens on and that is not in ``taken``."""
-    while True:
-        port = secrets.choice(PORTS)
-        if port not in taken and is_free(port):
-            return port
-
-
-def is_free(port: int) -> bool:
-    """Return whether a server could listen on ``port`` of 127.0.0.1."""
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind((HOST, port))
-        except OSError:
-            return False
-    return True
 
 
 @dataclass(frozen=True)
@@ -156,14 +134,17 @@ class Server:
                 with contextlib.suppress(ProcessLookupError):
                     os.kill(target, number)
             if _holds(lambda: not self.processes(), seconds if targets else 5.0):
+                self._clear_crash()
                 return ran
         raise self._failure(f"did not stop; left are the processes {sorted(self.processes())}")
 
     def pid(self) -> int | None:
         """Return the process id of the running server, or None."""
-        lines = self._lock_lines()
-        pid = int(lines[0]) if lines and lines[0].isdigit() else None
-        return pid if pid in self.processes() else None
+        lock = self.data / "postmaster.pid"
+        with contextlib.suppress(FileNotFoundError):
+            pid = int(lock.read_text().partition("\n")[0] or 0)
+            return pid if pid in self.processes() else None
+        return None
 
     def processes(self) -> set[int]:
         """Return the ids of all processes of this server: the postmaster, and its children also when it was killed."""
@@ -205,8 +186,12 @@ class Server:
             raise ClusterError(f"{program} of the server {self.name!r} failed:\n{done.stdout.strip()}")
 
     def _write_settings(self, settings: Mapping[str, str]) -> None:
-        own = {"listen_addresses": HOST, "port": str(self.port), "unix_socket_directories": str(self.sockets)}
-        own["cluster_name"] = self.title
+        own = {
+            "cluster_name": self.title,
+            "listen_addresses": HOST,
+            "port": str(self.port),
+            "unix_socket_directories": str(self.sockets),
+        }
         lines = [f"{name} = '{value.replace(chr(39), chr(39) * 2)}'\n" for name, value in {**own, **settings}.items()]
         self.programs.account.write(self.data / SETTINGS_FILE, "".join(lines))
         include = f"include '{SETTINGS_FILE}'\n"
@@ -215,24 +200,25 @@ class Server:
             self.programs.account.write(main, main.read_text() + include)
 
     def _clear_crash(self) -> None:
-        # A killed server leaves children that end soon, and a lock file whose process id may be somebody else's by now.
-        # Only when none of its processes is left is it safe to remove the file, which guards the shared memory.
+        # The children of a killed postmaster end soon. Only when none is left is it safe to remove its lock files: they
+        # guard the shared memory. PostgreSQL itself would trust the process id in them, which may be somebody else's.
         if not _holds(lambda: not self.processes(), 10.0):
             self.stop()
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        names = (self.data / "postmaster.pid", self._socket, self._socket.with_name(f"{self._socket.name}.lock"))
+        for name in names:
+            name.unlink(missing_ok=True)
+
+    @property
+    def _socket(self) -> Path:
+        return self.sockets / f".s.PGSQL.{self.port}"
 
     def _await_readiness(self) -> None:
+        # The lock file says "ready" of a replica that still refuses connections.
         def ready() -> bool:
-            lines = self._lock_lines()
-            return len(lines) > 7 and lines[7].strip() in {"ready", "standby"}
+            return self.programs.run("pg_isready", f"--host={HOST}", f"--port={self.port}").returncode == 0
 
         if not _holds(ready, PATIENCE):
             raise self._failure("is not ready")
-
-    def _lock_lines(self) -> list[str]:
-        with contextlib.suppress(FileNotFoundError):
-            return (self.data / "postmaster.pid").read_text().splitlines()
-        return []
 
     def _failure(self, what: str, *, since: int = 0) -> ClusterError:
         tail = re.sub(r"(?m)^", "    ", self.log_tail(since=since))
