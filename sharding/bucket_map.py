@@ -59,7 +59,7 @@ class BucketMap:
             raise ValueError(f"The epoch of a bucket map is 0 or more, not {self.epoch!r}.")
         held: dict[str, list[int]] = {}
         for bucket, alias in enumerate(self.owners):
-            if not isinstance(alias, str) or not alias:
+            if not alias:
                 raise ValueError(f"The owner of bucket {bucket} is the alias of a shard, not {alias!r}.")
             held.setdefault(alias, []).append(bucket)
         object.__setattr__(self, "_held", {alias: tuple(held[alias]) for alias in sorted(held)})
