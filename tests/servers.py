@@ -53,8 +53,9 @@ def running() -> Iterator[int]:
         return
     with _alone():
         number, place = _place()
-        _cluster().up(**_wanted())
     try:
+        with _alone():
+            _cluster().up(**_wanted())
         yield number
     finally:
         with _alone():

@@ -10,6 +10,7 @@ import socket
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -54,7 +55,13 @@ def server(cluster: Cluster, name: str) -> Server:
     return next(server for server in cluster._servers(cluster._load()) if server.name == name)
 
 
-def ask(url: str, query: str) -> list[tuple]:
+def kill(cluster: Cluster, name: str) -> None:
+    pid = pids(cluster)[name]
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+
+
+def ask(url: str, query: str) -> list[Any]:
     with psycopg.connect(url, autocommit=True) as connection:
         cursor = connection.execute(query)
         return cursor.fetchall() if cursor.description else []
@@ -145,7 +152,7 @@ def test_killed_server_is_recovered(cluster: Cluster) -> None:
     ask(url, "SET synchronous_commit = on; INSERT INTO survivors VALUES (1)")
     rows = ask(url, "SELECT count(*) FROM survivors")
     before = pids(cluster)
-    os.kill(before["shard_a"], signal.SIGKILL)
+    kill(cluster, "shard_a")
     cluster.up()
     after = pids(cluster)
     assert {name for name in after if after[name] != before[name]} == {"shard_a"}
@@ -224,7 +231,7 @@ def test_start_on_a_taken_port_shows_the_log(cluster: Cluster) -> None:
 
 def test_down_leaves_nothing_running(cluster: Cluster) -> None:
     servers = cluster._servers(cluster._load())
-    os.kill(server(cluster, "control").pid(), signal.SIGKILL)
+    kill(cluster, "control")
     assert cluster.down() >= 3
     assert [server.processes() for server in servers] == [set()] * 4
     assert list(cluster._sockets().iterdir()) == []
