@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.apps import apps
@@ -17,7 +18,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Overriding setting DATABASES:Use
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "checks.md"
 POSTGRESQL = {"ENGINE": "sharding.backends.postgresql"}
 SQLITE = {"ENGINE": "sharding.backends.sqlite3"}
-SOUND = {
+SOUND: dict[str, Any] = {
     "SHARDING": {},
     "DATABASES": {
         "default": POSTGRESQL,

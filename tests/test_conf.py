@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 from django.core.exceptions import ImproperlyConfigured
@@ -69,15 +70,15 @@ def test_every_attribute_has_a_rule_and_every_rule_an_attribute():
     assert [field.name for field in dataclasses.fields(Settings)] == [name.lower() for name in conf.RULES]
 
 
-WHOLE = [
+WHOLE: list[tuple[Any, Problem]] = [
     (value, Problem("SHARDING", f"SHARDING must be a dict, not {value!r}.", "Write SHARDING = {}."))
     for value in (None, ["shard_a"], "shard_a")
 ]
-KEYS_PROBLEMS = [
+KEYS_PROBLEMS: list[tuple[Any, Problem]] = [
     ({key: 1}, Problem("SHARDING", f"SHARDING has the unknown key {key!r}.", f"The keys are {KEYS}."))
     for key in ("SHARD", "buckets", 7)
 ]
-VALUES = {
+VALUES: dict[str, tuple[str, str, list[Any]]] = {
     "SHARDS": (
         "a list of different DATABASES aliases",
         "Name each shard once, or leave SHARDS out to take every alias that starts with 'shard_'.",
@@ -126,12 +127,12 @@ VALUES = {
         [0, -1, 2.0, "8", None, True],
     ),
 }
-VALUE_PROBLEMS = [
+VALUE_PROBLEMS: list[tuple[Any, Problem]] = [
     ({name: value}, Problem(name, f"SHARDING[{name!r}] must be {expected}, not {value!r}.", hint))
     for name, (expected, hint, values) in VALUES.items()
     for value in values
 ]
-DISAGREEMENTS = [
+DISAGREEMENTS: list[tuple[Any, Problem]] = [
     ({"WEIGHTS": {"eu": 1}}, Problem("WEIGHTS", "SHARDING['WEIGHTS'] names 'eu', which is not a shard.", OWNERS)),
     (
         {"PLACEMENT": "modulo", "WEIGHTS": {"shard_a": 2}},
