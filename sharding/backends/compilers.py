@@ -31,9 +31,11 @@ class DoorCompiler:
         self.native = native
 
     def __call__(self, query: Query, connection: Any, using: str | None, elide_empty: bool = True) -> Any:
-        entry = registry.entry(query.model)
+        # RawQuery has no model: its SQL is sent as it stands.
+        model = getattr(query, "model", None)
+        entry = registry.entry(model)
         if entry is None:
-            if len(query.alias_map) > 1 or query.select_related:
+            if model is not None and (len(query.alias_map) > 1 or query.select_related):
                 return _guarded(self.native)(query, connection, using, elide_empty)
             return self.native(query, connection, using, elide_empty)
         alias = routing.native_alias()
@@ -59,13 +61,15 @@ class DoorCompiler:
         if buckets is not None and not buckets:
             return _empty(self.native)(query, connection, connection.alias, elide_empty)
         owners = cluster_map.current()
+        probe = False
         if buckets is None:
-            if not getattr(query, "fan_out", None) and not _inner_fan_out(query) and not routing.is_probe():
+            probe = not getattr(query, "fan_out", None) and not _inner_fan_out(query)
+            if probe and not routing.is_probe():
                 return _unbounded(self.native)(query, connection, connection.alias, elide_empty)
             aliases = owners.aliases
         else:
             aliases = owners.owners_of(buckets)
-        return hook.fan_out(FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty))
+        return hook.fan_out(FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty, probe))
 
 
 class ShardCompiler:
@@ -76,7 +80,8 @@ class ShardCompiler:
         self.native = native
 
     def __call__(self, query: Query, connection: Any, using: str | None, elide_empty: bool = True) -> Any:
-        entry = registry.entry(query.model)
+        # RawQuery has no model: its SQL is sent as it stands.
+        entry = registry.entry(getattr(query, "model", None))
         if entry is None or using is None or routing.native_alias() is not None:
             return self.native(query, connection, using, elide_empty)
         query = scopes.apply(query, entry)

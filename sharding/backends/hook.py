@@ -6,7 +6,9 @@ The aggregator installs itself here when its app is ready; without it such state
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,6 +16,8 @@ from django.db.models.sql import Query
 
 from sharding.errors import CrossShardQuery
 from sharding.routing import Buckets
+
+logger = logging.getLogger("sharding")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,8 @@ class FanOutRequest:
     aliases: tuple[str, ...]
     buckets: Buckets
     elide_empty: bool = True
+    #: Nobody asked for it with fan_out(): Django itself does (unique validation, for one).
+    probe: bool = False
 
     def native(self, alias: str | None = None, query: Query | None = None) -> Any:
         """Return Django's own compiler on one of the shards, the first by default; it enlists itself."""
@@ -45,12 +51,23 @@ class FanOutRequest:
 FanOut = Callable[[FanOutRequest], Any]
 
 _installed: FanOut | None = None
+_watchers: list[Callable[[FanOutRequest], object]] = []
 
 
 def install(function: FanOut | None) -> None:
     """Install what makes compilers for statements over several buckets; None takes it away."""
     global _installed
     _installed = function
+
+
+@contextmanager
+def watched_by(watcher: Callable[[FanOutRequest], object]) -> Iterator[None]:
+    """Call ``watcher`` with every request that is made inside, in any thread."""
+    _watchers.append(watcher)
+    try:
+        yield
+    finally:
+        _watchers.remove(watcher)
 
 
 def fan_out(request: FanOutRequest) -> Any:
@@ -60,8 +77,12 @@ def fan_out(request: FanOutRequest) -> Any:
     Raises:
         CrossShardQuery: no aggregator is installed.
     """
+    label = request.query.model._meta.label if request.query.model else "raw"
+    if request.probe:
+        logger.info("Django asks every shard about %s, since its query names no shard key.", label)
+    for watcher in tuple(_watchers):
+        watcher(request)
     if _installed is None:
-        label = request.query.model._meta.label if request.query.model else "raw"
         raise CrossShardQuery(
             f"This {label} query names rows of several shard keys, which may live on several shards, and "
             f"nothing is installed to merge their answers. Add 'aggregator' to INSTALLED_APPS.",
