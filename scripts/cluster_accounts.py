@@ -33,10 +33,8 @@ def _ensure_role(connection: psycopg.Connection[Any], role: str, attribute: str,
     # The verifier, so that the password reaches no log of the server.
     verifier = connection.pgconn.encrypt_password(password.encode(), role.encode(), b"scram-sha-256")
     statement = sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}")
-    connection.execute(
-        statement.format(sql.Identifier(role), sql.SQL(attribute), sql.Literal(verifier.decode()))  # type: ignore[arg-type]
-    )
+    connection.execute(statement.format(sql.Identifier(role), sql.SQL(attribute), sql.Literal(verifier.decode())))
 
 
 def _exists(connection: psycopg.Connection[Any], query: str, name: str) -> bool:
-    return connection.execute(query, [name]).rowcount == 1  # type: ignore[arg-type]
+    return connection.execute(query, [name]).rowcount == 1

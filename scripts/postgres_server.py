@@ -18,6 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import psutil
 
@@ -112,7 +113,7 @@ class Server:
             written = self.log.stat().st_size if self.log.exists() else 0
             options = [f"--pgdata={self.data}", f"--log={self.log}", f"--timeout={PATIENCE:.0f}", "--wait"]
             # No pipe: the server would inherit it and keep it open.
-            silence = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+            silence: dict[str, Any] = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
             started = self.programs.run("pg_ctl", *options, "start", **silence)
             if started.returncode != 0:
                 raise self._failure("did not start", since=written)
