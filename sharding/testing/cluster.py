@@ -48,6 +48,7 @@ def write(aliases: Sequence[str]) -> None:
         cluster.epoch += 1
         cluster.save(using=DEFAULT_DB_ALIAS)
         table = BucketOwner.objects.using(DEFAULT_DB_ALIAS)
-        for turn, alias in enumerate(aliases):
-            table.filter(bucket__in=range(turn, buckets, len(aliases))).update(shard=alias, epoch=cluster.epoch)
+        for alias in sorted(set(aliases)):
+            owned = [bucket for bucket in range(buckets) if aliases[bucket % len(aliases)] == alias]
+            table.filter(bucket__in=owned).update(shard=alias, epoch=cluster.epoch)
     cluster_map.refresh()
