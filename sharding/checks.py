@@ -47,7 +47,7 @@ def check_shards(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list
 
 def check_engines(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
     """Return an error for each ENGINE that cannot take part in the declared cluster (E015 to E017)."""
-    shards = [alias for alias in _sound_shards() if alias != DEFAULT_DB_ALIAS and alias in settings.DATABASES]
+    shards = [alias for alias in _sound_shards() if alias in settings.DATABASES]
     if not shards:
         return []
     door = _engine(DEFAULT_DB_ALIAS)

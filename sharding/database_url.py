@@ -100,7 +100,9 @@ def server_of(config: Mapping[str, Any]) -> tuple[str, ...] | None:
         return "file", name if name.startswith("file:") else str(Path(name).resolve())
     vendor = {"postgis": "postgresql"}.get(engine, engine)
     options = config.get("OPTIONS", {})
-    host = str(config.get("HOST") or options.get("host", "")).lower()
+    host = str(config.get("HOST") or options.get("host", ""))
+    if not host.startswith("/"):
+        host = host.lower()
     port = config.get("PORT") or options.get("port") or _PORTS.get(vendor, "")
     return vendor, "localhost" if host in _LOOPBACK else host, str(port), name, str(options.get("service", ""))
 

@@ -169,6 +169,7 @@ def test_refused_value(given, problem):
         {"BUCKETS": 1},
         {"BUCKETS": 4096},
         {"PLACEMENT": "modulo", "WEIGHTS": {"shard_a": 2, "shard_b": 2.0}},
+        {"PLACEMENT": "modulo", "WEIGHTS": {"shard_a": 1}},
         {"MAP_TTL": 0.001},
         {"SCOPE_FROM_REQUEST": None},
     ],

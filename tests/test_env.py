@@ -36,6 +36,11 @@ def refusal(environ, **options):
     return str(caught.value)
 
 
+def clear(monkeypatch):
+    for name in [name for name in os.environ if name.startswith(("DATABASE_URL", "SHARD_URL"))]:
+        monkeypatch.delenv(name)
+
+
 def test_alias_engine_and_order_come_from_the_names():
     found = env.databases(environ={**CLUSTER, "PATH": "/bin", "DATABASE_URLS": "", "MY_DATABASE_URL": ""})
     assert [(alias, entry["ENGINE"]) for alias, entry in found.items()] == [
@@ -88,8 +93,7 @@ def test_files_are_in_the_working_directory_without_a_base_directory(tmp_path, m
 
 
 def test_the_environment_of_the_process_is_the_default(monkeypatch):
-    for name in [name for name in os.environ if name.startswith(("DATABASE_URL", "SHARD_URL"))]:
-        monkeypatch.delenv(name)
+    clear(monkeypatch)
     monkeypatch.setenv("DATABASE_URL", CONTROL)
     assert env.databases() == env.databases(environ=ONE)
 
@@ -103,6 +107,7 @@ def test_the_environment_of_the_process_is_the_default(monkeypatch):
         ("postgres://[::1]/app", "postgres://localhost/app"),
         ("postgres:////run/pg/app", "postgres://%2Frun%2Fpg/app"),
         ("postgres:////run/pg/app", "postgres:///app?host=/run/pg"),
+        ("postgres://H1,h2/app", "postgres://h1,H2/app"),
         ("postgres:///?service=orders", "postgres:///?service=orders"),
         ("sqlite:///app.sqlite3", "sqlite:///./x/../app.sqlite3"),
         ("sqlite:///file:a%3Fmode=memory?uri=true", "sqlite:///file:a%3Fmode=memory?uri=true"),
@@ -130,6 +135,7 @@ def test_neither_do_replicas_app_databases_and_addresses(name):
         ("postgres://h/app", "postgres://h:5433/app"),
         ("postgres://h/app", "postgres://h2/app"),
         ("postgres:////run/a/app", "postgres:////run/b/app"),
+        ("postgres:////run/a/app", "postgres:////run/A/app"),
         ("sqlite://", "sqlite://:memory:"),
         ("sqlite:///file:a%3Fmode=memory?uri=true", "sqlite:///file:b%3Fmode=memory?uri=true"),
     ],
@@ -202,9 +208,10 @@ def written(tmp_path, text):
 
 
 def test_an_env_file_fills_in_what_the_environment_lacks(tmp_path, monkeypatch):
-    monkeypatch.delenv("SHARD_URL_A", raising=False)
+    clear(monkeypatch)
+    monkeypatch.setenv("DATABASE_URL", CONTROL)
     text = "\ufeff# comment\r\n\r\nDEBUG=1\nexport SHARD_URL_A='postgres://a.example/app'\n  \nDATABASE_URL=postgres://x/y\n"
-    found = env.databases(written(tmp_path, text), environ=ONE)
+    found = env.databases(written(tmp_path, text))
     assert {alias: entry["HOST"] for alias, entry in found.items()} == {
         "default": "control.example",
         "shard_a": "a.example",
@@ -279,6 +286,11 @@ def test_direct_is_the_database_itself_without_a_pooler():
 def test_django_hides_the_password_of_an_address_too():
     shown = SafeExceptionReporterFilter().cleanse_setting("DATABASES", env.databases(environ=POOLED))
     assert (shown["default"]["PASSWORD"], shown["default"]["DIRECT"]["PASSWORD"]) == ("*" * 20, "*" * 20)
+
+
+def test_the_case_of_a_name_does_not_part_an_address_from_its_database():
+    urls = {"SHARD_URL_a": "postgres://pooler/a", "SHARD_URL_A__DIRECT": "postgres://server/a"}
+    assert env.direct(env.databases(environ={**ONE, **urls})["shard_a"])["HOST"] == "server"
 
 
 def test_a_replica_has_its_own_address():
