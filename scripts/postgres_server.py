@@ -108,7 +108,8 @@ class Server:
             ClusterError: it did not start; the message ends with the server's log.
         """
         if self.pid() is None:
-            self._clear_crash()
+            # What a killed server left would be in the way.
+            self.stop()
             self._write_settings(settings)
             written = self.log.stat().st_size if self.log.exists() else 0
             options = [f"--pgdata={self.data}", f"--log={self.log}", f"--timeout={PATIENCE:.0f}", "--wait"]
@@ -128,16 +129,18 @@ class Server:
         """
         ran = bool(self.processes())
         for number, seconds in ((signal.SIGINT, PATIENCE), (signal.SIGQUIT, 10.0), (signal.SIGKILL, 10.0)):
+            if not self.processes():
+                break
             pid = self.pid()
-            # Without a postmaster its children end by themselves, unless they are stuck.
-            targets = {pid} if pid is not None else set() if number == signal.SIGINT else self.processes()
-            for target in targets:
-                with contextlib.suppress(ProcessLookupError):
-                    os.kill(target, number)
-            if _holds(lambda: not self.processes(), seconds if targets else 5.0):
-                self._clear_crash()
-                return ran
-        raise self._failure(f"did not stop; left are the processes {sorted(self.processes())}")
+            if pid is not None:
+                self._end({pid}, number, seconds)
+            elif not _holds(lambda: not self.processes(), 3.0):
+                # The children of a killed postmaster end by themselves, unless they are busy.
+                self._end(self.processes(), number, seconds)
+        if self.processes():
+            raise self._failure(f"did not stop; left are the processes {sorted(self.processes())}")
+        self._remove_locks()
+        return ran
 
     def pid(self) -> int | None:
         """Return the process id of the running server, or None."""
@@ -200,14 +203,17 @@ class Server:
         if include not in main.read_text():
             self.programs.account.write(main, main.read_text() + include)
 
-    def _clear_crash(self) -> None:
-        # The children of a killed postmaster end soon. Only when none is left is it safe to remove its lock files: they
-        # guard the shared memory. PostgreSQL itself would trust the process id in them, which may be somebody else's.
-        if not _holds(lambda: not self.processes(), 10.0):
-            self.stop()
-        names = (self.data / "postmaster.pid", self._socket, self._socket.with_name(f"{self._socket.name}.lock"))
-        for name in names:
-            name.unlink(missing_ok=True)
+    def _end(self, pids: set[int], number: signal.Signals, seconds: float) -> None:
+        for pid in pids:
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, number)
+        _holds(lambda: not self.processes(), seconds)
+
+    def _remove_locks(self) -> None:
+        # They guard the shared memory, so no process may be left. PostgreSQL itself would trust the process id in those
+        # of a killed server, which may be somebody else's by now.
+        for path in (self.data / "postmaster.pid", self._socket, self._socket.with_name(f"{self._socket.name}.lock")):
+            path.unlink(missing_ok=True)
 
     @property
     def _socket(self) -> Path:

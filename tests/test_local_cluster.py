@@ -27,9 +27,11 @@ pytestmark = pytest.mark.db
 @pytest.fixture(scope="module")
 def made(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Cluster]:
     cluster = Cluster(tmp_path_factory.mktemp("cluster"))
-    cluster.up(shards=1, replicas=1, fast=True)
-    yield cluster
-    cluster.destroy()
+    try:
+        cluster.up(shards=1, replicas=1, fast=True)
+        yield cluster
+    finally:
+        cluster.destroy()
 
 
 @pytest.fixture
@@ -157,6 +159,19 @@ def test_killed_server_is_recovered(cluster: Cluster) -> None:
     after = pids(cluster)
     assert {name for name in after if after[name] != before[name]} == {"shard_a"}
     assert ask(url, "SELECT count(*) FROM survivors") == rows
+
+
+def test_busy_child_of_a_killed_server_is_ended(cluster: Cluster) -> None:
+    shard = server(cluster, "shard_a")
+    with psycopg.connect(cluster.env()["SHARD_URL_A"]) as connection:
+        # It never looks whether its postmaster still lives.
+        connection.pgconn.send_query(b"SELECT count(*) FROM generate_series(1, 1e9::bigint) a WHERE a < 0")
+        kill(cluster, "shard_a")
+        time.sleep(0.5)
+        assert connection.info.backend_pid in shard.processes()
+        cluster.up()
+        assert connection.info.backend_pid not in shard.processes()
+        connection.close()
 
 
 def test_lock_file_with_the_id_of_another_process(cluster: Cluster) -> None:
