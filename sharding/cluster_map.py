@@ -18,7 +18,6 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from sharding import conf
 from sharding.bucket_map import BucketMap
-from sharding.control import BucketOwner, Cluster, ShardNumber
 from sharding.errors import MapConflict, MapMissing, UnknownShard
 
 logger = logging.getLogger("sharding")
@@ -128,9 +127,12 @@ def _refresh_if_possible(loaded: Loaded) -> None:
 
 
 def _load() -> Loaded:
+    # The backends import this module, and Django loads them before any model may be imported.
+    from sharding.control import BucketOwner, Cluster, ShardNumber
+
     settings = conf.current()
     until = time.monotonic() + settings.map_ttl
-    if Cluster._meta.db_table not in _tables():
+    if not _is_migrated(Cluster._meta.db_table):
         if settings.shards:
             raise _missing()
         return _cluster_of_one()
@@ -145,8 +147,9 @@ def _load() -> Loaded:
             f"This cluster was initialised with BUCKETS={cluster.buckets} and HASH={cluster.hash!r}, but SHARDING says "
             f"BUCKETS={settings.buckets} and HASH={settings.hash!r}. They never change: put the former back."
         )
+    numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
     if _loaded is not None and _loaded.map.epoch == cluster.epoch:
-        return Loaded(_loaded.map, _numbers(), until)
+        return Loaded(_loaded.map, numbers, until)
     owners = tuple(
         BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True)
     )
@@ -155,19 +158,14 @@ def _load() -> Loaded:
             f"The bucket map holds {len(owners)} of {cluster.buckets} buckets. "
             f"Restore the table sharding_bucket of the control database from a backup."
         )
-    return Loaded(BucketMap(cluster.epoch, owners), _numbers(), until)
+    return Loaded(BucketMap(cluster.epoch, owners), numbers, until)
 
 
-def _tables() -> set[str]:
-    connection = connections[DEFAULT_DB_ALIAS]
+def _is_migrated(table: str) -> bool:
     # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
     if _loaded is not None and _loaded.map.epoch > 0:
-        return {Cluster._meta.db_table}
-    return set(connection.introspection.table_names())
-
-
-def _numbers() -> dict[str, int]:
-    return dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
+        return True
+    return table in connections[DEFAULT_DB_ALIAS].introspection.table_names()
 
 
 def _cluster_of_one() -> Loaded:
