@@ -1,0 +1,86 @@
+"""
+The servers of the demo: four shards and a control database, made anew at each start and stopped at the end.
+
+They are quick rather than durable: a crash of this machine may lose what the demo loads again anyway.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import psycopg
+
+from scripts.cluster import Cluster
+from scripts.postgres_programs import ClusterError
+
+SHARDS = 4
+FOLDER = Path("var/demo-cluster")
+REFERENCE = "reference"
+
+
+@contextmanager
+def running(folder: Path = FOLDER) -> Iterator[Cluster]:
+    """
+    Keep fresh servers up in ``folder``, and stop them however the block ends.
+
+    Raises:
+        ClusterError: a server does not start, or another process uses the folder.
+    """
+    with _alone(folder), _signals_as_exceptions():
+        cluster = Cluster(folder)
+        try:
+            if folder.exists():
+                cluster.destroy()
+            cluster.up(shards=SHARDS, fast=True)
+            _create_reference(cluster)
+            yield cluster
+        finally:
+            cluster.down()
+
+
+def export(cluster: Cluster) -> None:
+    """Put the URLs of the servers into this process's environment, where ``demo.settings`` reads them."""
+    os.environ.update(cluster.env())
+    os.environ["REFERENCE_URL"] = cluster.url("control", database=REFERENCE)
+    for name in cluster.env():
+        if name.startswith("SHARD_URL_"):
+            # The same databases once more, with Django's own ENGINE: what the benchmark compares with.
+            os.environ[name.replace("SHARD_URL_", "PLAIN_URL_")] = os.environ[name]
+    os.environ["PLAIN_URL_CONTROL"] = os.environ["DATABASE_URL"]
+
+
+def _create_reference(cluster: Cluster) -> None:
+    with psycopg.connect(cluster.url("control"), autocommit=True) as connection:
+        connection.execute(f"CREATE DATABASE {REFERENCE}")
+
+
+@contextmanager
+def _alone(folder: Path) -> Iterator[None]:
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with (folder.parent / f".{folder.name}.run").open("w") as file:
+        try:
+            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ClusterError(f"Another process uses the servers of {folder}. Wait until it has ended.") from None
+        yield
+
+
+@contextmanager
+def _signals_as_exceptions() -> Iterator[None]:
+    """Let a closed terminal or a polite kill end the block as Ctrl-C does, so that the servers stop."""
+
+    def leave(number: int, frame: Any) -> None:
+        raise SystemExit(128 + number)
+
+    before = {number: signal.signal(number, leave) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

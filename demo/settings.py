@@ -1,0 +1,28 @@
+"""
+Settings of the demo. The databases come from the environment, as in any project; ``demo.servers`` fills it.
+
+``reference`` is no part of the cluster: one database with Django's own ENGINE that holds all rows, to compare with.
+"""
+
+from __future__ import annotations
+
+import os
+
+import environ
+
+from sharding import env
+
+SECRET_KEY = "only for the demo"
+USE_TZ = True
+TIME_ZONE = "UTC"
+DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
+INSTALLED_APPS = ["sharding", "aggregator", "demo.flights"]
+
+DATABASES = env.databases()
+DATABASE_ROUTERS = ["sharding.router.ShardRouter"]
+
+#: Databases beside the cluster, with Django's own ENGINE: REFERENCE_URL becomes "reference".
+for _name in sorted(os.environ):
+    if _name == "REFERENCE_URL" or _name.startswith("PLAIN_URL_"):
+        _alias = _name.lower().replace("_url", "")
+        DATABASES[_alias] = environ.Env.db_url_config(os.environ[_name])
