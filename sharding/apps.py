@@ -14,7 +14,11 @@ class ShardingConfig(AppConfig):
         from django.core import checks
 
         from sharding.checks import SETTINGS_CHECKS
-        from sharding.model_checks import MODEL_CHECKS
+        from sharding.cluster_checks import check_stored_cluster
+        from sharding.model_checks import DATABASE_CHECKS, MODEL_CHECKS
 
         for check in (*SETTINGS_CHECKS, *MODEL_CHECKS):
             checks.register(check, "sharding")
+        for asking in (*DATABASE_CHECKS, check_stored_cluster):
+            # Not under our own tag: from Django 6.0 on, `check --tag sharding` would open every database.
+            checks.register(asking, checks.Tags.database)

@@ -1,0 +1,109 @@
+"""
+System checks of the stored cluster, E032 to E039: do the settings, the control database and the shards agree?
+
+They run where Django allows a check to ask databases: `check --database default --database shard_a`, `migrate`, and the
+test runner. A database that was not named is not asked.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from django.core.checks import CheckMessage, Error, Info, Warning
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+
+from sharding import conf, stored_cluster
+from sharding.model_checks.subjects import AppConfigs
+from sharding.stored_cluster import StoredCluster
+
+
+def check_stored_cluster(
+    app_configs: AppConfigs, databases: Sequence[str] | None = None, **kwargs: Any
+) -> list[CheckMessage]:
+    """Return what is wrong between the settings, the control database and the shards, as far as they are named."""
+    if conf.problems():
+        return []
+    shards = conf.current().shards
+    named = [alias for alias in databases or () if alias in {DEFAULT_DB_ALIAS, *shards} and alias in connections]
+    found: list[CheckMessage] = []
+    expected: StoredCluster | None = None
+    # The control database first: the shards are compared with what it says.
+    for alias in sorted(named, key=lambda each: each != DEFAULT_DB_ALIAS):
+        try:
+            if alias == DEFAULT_DB_ALIAS:
+                expected = stored_cluster.cluster()
+                found += _of_control(expected)
+            found += _of_identity(alias, expected)
+        except DatabaseError as error:
+            found.append(_unreachable(alias, error))
+    return found
+
+
+def _of_control(stored: StoredCluster | None) -> Iterator[CheckMessage]:
+    settings = conf.current()
+    if stored is None:
+        if settings.shards and stored_cluster.has_tables(DEFAULT_DB_ALIAS):
+            yield Warning(
+                f"The control database holds no bucket map, but SHARDING declares the shards "
+                f"{', '.join(settings.shards)}.",
+                hint="Run `manage.py migrate_all` and then `manage.py shards init`.",
+                id="sharding.W035",
+            )
+        return
+    if (stored.buckets, stored.hash) != (settings.buckets, settings.hash):
+        yield Error(
+            f"This cluster was initialised with BUCKETS={stored.buckets} and HASH={stored.hash!r}, but SHARDING says "
+            f"BUCKETS={settings.buckets} and HASH={settings.hash!r}.",
+            hint="They never change, because rows are stored by them: put the former back.",
+            id="sharding.E032",
+        )
+    yield from _of_owners(stored)
+
+
+def _of_owners(stored: StoredCluster) -> Iterator[CheckMessage]:
+    for alias, count in stored.counts.items():
+        if alias not in connections:
+            variable = alias.removeprefix(conf.SHARD_PREFIX).upper()
+            yield Error(
+                f"The bucket map names {alias!r} as the owner of {count} buckets, and DATABASES does not have it.",
+                hint=f"Declare it again (with sharding.env: set SHARD_URL_{variable}); its rows are there.",
+                id="sharding.E036",
+            )
+    for alias in conf.current().shards:
+        if alias not in stored.numbers:
+            yield Warning(
+                f"The shard {alias!r} is declared, and the cluster does not know it.",
+                hint="Run `manage.py shards init` again: it numbers the new shard and leaves the bucket map alone.",
+                id="sharding.W037",
+            )
+        elif alias not in stored.counts:
+            yield Info(
+                f"The shard {alias!r} is declared and owns no buckets.",
+                hint="Move buckets to it with `manage.py rebalance`.",
+                id="sharding.I038",
+            )
+
+
+def _of_identity(alias: str, expected: StoredCluster | None) -> Iterator[CheckMessage]:
+    found = stored_cluster.identity(alias)
+    message = None if found is None else stored_cluster.contradiction(alias, found, expected)
+    if found is None or message is None:
+        return
+    if expected is not None and (found.cluster, found.shard) == (expected.uuid, alias):
+        hint = (
+            "The control database was restored from an older backup. Stop the application and restore the newest map, "
+            "or writes go to shards that have given their buckets away."
+        )
+        yield Error(message, hint=hint, id="sharding.E034")
+        return
+    yield Error(message, hint=f"Correct the URL of {alias!r} before anything is written there.", id="sharding.E033")
+
+
+def _unreachable(alias: str, error: DatabaseError) -> CheckMessage:
+    reason = " ".join(str(error).split())
+    return Error(
+        f"The database of {alias!r} cannot be asked: {reason}",
+        hint="Start its server, or correct its URL.",
+        id="sharding.E039",
+    )

@@ -1,5 +1,0 @@
-"""System checks of sharded models."""
-
-from __future__ import annotations
-
-MODEL_CHECKS: tuple[()] = ()
