@@ -63,8 +63,15 @@ def check_joins(query: Query, entry: Entry | None) -> None:
             )
 
 
-def check_selected(query: Query, klass_info: Any, entry: Entry | None) -> None:
-    """Check the joins of select_related(), which Django makes while it compiles the query."""
+def check_compiled(query: Query, klass_info: Any, entry: Entry | None) -> None:
+    """Check the joins of a query at the moment when they are written into its FROM clause."""
+    if len(query.alias_map) > 1:
+        if query.select_related:
+            _check_selected(query, klass_info, entry)
+        check_joins(query, entry)
+
+
+def _check_selected(query: Query, klass_info: Any, entry: Entry | None) -> None:
     for related in (klass_info or {}).get("related_klass_infos", ()):
         model = related["model"]
         other = registry.entry(model)
@@ -72,7 +79,7 @@ def check_selected(query: Query, klass_info: Any, entry: Entry | None) -> None:
             raise _global_join(query, model._meta.db_table)
         if entry is not None and not _co_located(related["field"]):
             raise _cannot(entry, f"select_related({related['field'].name!r})", "Use prefetch_related().")
-        check_selected(query, related, other)
+        _check_selected(query, related, other)
 
 
 def _co_located(join_field: Any) -> bool:

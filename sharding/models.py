@@ -41,8 +41,9 @@ class ShardedModel(models.Model):
         abstract = True
 
     @classmethod
-    def from_db(cls, db: str | None, field_names: Any, values: Any) -> Self:
-        instance = super().from_db(db, field_names, values)
+    def from_db(cls, db: str | None, field_names: Any, values: Any, **kwargs: Any) -> Self:
+        # Django 6.1 adds fetch_mode.
+        instance = super().from_db(db, field_names, values, **kwargs)
         if db in conf.current().shards:
             # A row of a shard is a row of the cluster: what it does next goes through the door.
             instance._state.db = DEFAULT_DB_ALIAS

@@ -26,6 +26,7 @@ BUCKET_COLUMN = "bucket"
 _models: dict[str, type[Model]] = {}
 _entries: dict[str, Entry] = {}
 _by_class: dict[type[Model], Entry | None] = {}
+_tables: dict[str, str] = {}
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -146,6 +147,7 @@ def register(model: type[Model]) -> None:
 def reset() -> None:
     _entries.clear()
     _by_class.clear()
+    _tables.clear()
 
 
 def entry(model: type[Model] | None) -> Entry | None:
@@ -195,7 +197,9 @@ def entries() -> Iterator[Entry]:
 
 def tables() -> dict[str, str]:
     """Return {table name: label} of every sharded model."""
-    return {model._meta.db_table: model._meta.label for model in _models.values()}
+    if not _tables:
+        _tables.update({model._meta.db_table: model._meta.label for model in _models.values()})
+    return _tables
 
 
 def families() -> dict[str, list[Entry]]:

@@ -35,9 +35,8 @@ class DoorCompiler:
         model = getattr(query, "model", None)
         entry = registry.entry(model)
         if entry is None:
-            if model is not None and (len(query.alias_map) > 1 or query.select_related):
-                return _guarded(self.native)(query, connection, using, elide_empty)
-            return self.native(query, connection, using, elide_empty)
+            native = self.native if model is None else _guarded(self.native)
+            return native(query, connection, using, elide_empty)
         alias = routing.native_alias()
         if alias is not None:
             owner = cluster_map.connection_of(alias)
@@ -53,13 +52,13 @@ class DoorCompiler:
     def _routed(self, query: Query, connection: Any, entry: Entry, elide_empty: bool) -> Any:
         buckets = routing.buckets_of(query)
         locality.check(query, entry, buckets)
+        if buckets is not None and not buckets:
+            return _empty(self.native)(query, connection, connection.alias, elide_empty)
         if self.name == UPDATE:
             query = updates.checked(query, entry, buckets)
         if buckets is not None and len(buckets) == 1:
             (bucket,) = buckets
             return owned(self.name, query, cluster_map.current().owner(bucket), connection, elide_empty)
-        if buckets is not None and not buckets:
-            return _empty(self.native)(query, connection, connection.alias, elide_empty)
         owners = cluster_map.current()
         probe = False
         if buckets is None:
@@ -116,10 +115,12 @@ def _owned(native: type[Any]) -> type[Any]:
 
         def as_sql(self, *args: Any, **kwargs: Any) -> Any:
             with _sharded_statement(self.connection):
-                sql = super().as_sql(*args, **kwargs)
-            if self.query.select_related:
-                locality.check_selected(self.query, self.klass_info, registry.entry(self.query.model))
-            return sql
+                return super().as_sql(*args, **kwargs)
+
+        def get_from_clause(self) -> Any:
+            # Ordering and select_related() make their joins while the query is compiled.
+            locality.check_compiled(self.query, self.klass_info, registry.entry(self.query.model))
+            return super().get_from_clause()
 
         def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
             with sending(self.connection):
@@ -135,7 +136,7 @@ def _owned(native: type[Any]) -> type[Any]:
     return OwnedCompiler
 
 
-class sending:  # noqa: N801 - a context manager, written as a class for its speed
+class sending:
     """Inside, one statement over sharded tables goes to ``connection``, as a part of the door's atomic block."""
 
     __slots__ = ("_connection",)
@@ -152,7 +153,7 @@ class sending:  # noqa: N801 - a context manager, written as a class for its spe
         self._connection.sharded_depth -= 1
 
 
-class _sharded_statement:  # noqa: N801
+class _sharded_statement:
     """Inside, subqueries over sharded tables may be compiled for ``connection``."""
 
     __slots__ = ("_connection",)
@@ -192,12 +193,9 @@ def _guarded(native: type[Any]) -> type[Any]:
     class GuardedCompiler(native):  # type: ignore[misc]
         """Django's compiler for a global model, which refuses joins to sharded tables."""
 
-        def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-            sql = super().as_sql(*args, **kwargs)
-            locality.check_joins(self.query, None)
-            if self.query.select_related:
-                locality.check_selected(self.query, self.klass_info, None)
-            return sql
+        def get_from_clause(self) -> Any:
+            locality.check_compiled(self.query, self.klass_info, None)
+            return super().get_from_clause()
 
     GuardedCompiler.__name__ = f"Guarded{native.__name__}"
     return GuardedCompiler

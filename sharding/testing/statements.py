@@ -52,9 +52,7 @@ class Statements(Mapping[str, list[str]]):
         """How many statements each database was sent."""
         return dict(sorted(Counter(alias for alias, _ in self.sent).items()))
 
-    def record(
-        self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
-    ) -> Any:
+    def record(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         """Note a statement, also one that fails, and execute it. An execute wrapper."""
         text = sql if isinstance(sql, str) else str(sql)
         if self._transactions or not text.lstrip().upper().startswith(TRANSACTION_CONTROL):
@@ -138,11 +136,11 @@ class ShardedTestCaseMixin:
 
     databases = "__all__"
 
-    def assertNoFanOut(self) -> Any:  # noqa: N802 - as unittest and Django name theirs
+    def assertNoFanOut(self) -> Any:
         """Fail if the ``with`` block asks anything that is not limited to one bucket."""
         return assert_no_fan_out()
 
-    def assertStatements(self, expected: Mapping[str, int]) -> Any:  # noqa: N802
+    def assertStatements(self, expected: Mapping[str, int]) -> Any:
         """Fail unless the ``with`` block sends exactly ``{alias: number}`` statements."""
         return assert_statements(expected)
 

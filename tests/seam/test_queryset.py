@@ -176,9 +176,7 @@ def test_creating_get_or_create_and_update_or_create(layout: Layout, shop: Shop)
         made, created = _mine(shop).get_or_create(tenant_id=shop.tenant, status="paid")
     assert created
     with assert_statements(layout.expect(home=2)):
-        also, created = Order.objects.update_or_create(
-            tenant_id=shop.tenant, status="sent", defaults={"quantity": 4}
-        )
+        also, created = Order.objects.update_or_create(tenant_id=shop.tenant, status="sent", defaults={"quantity": 4})
     assert created
     assert set(_mine(shop)) == {shop.order, made, also}
 
