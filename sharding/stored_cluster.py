@@ -55,9 +55,7 @@ def cluster() -> StoredCluster | None:
     row = Cluster.objects.using(DEFAULT_DB_ALIAS).first()
     if row is None:
         return None
-    owners = dict(
-        BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("bucket", "shard")
-    )
+    owners = dict(BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("bucket", "shard"))
     complete = list(owners) == list(range(row.buckets))
     numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
     counts: dict[str, int] = {}

@@ -50,7 +50,7 @@ def _hashed_text(model: Any) -> Iterator[Field[Any, Any]]:
 
 
 def _errors(alias: str, field: Any) -> Iterator[CheckMessage]:
-    reason = _loose(connections[alias], field)
+    reason = loose(connections[alias], field)
     if reason is None:
         return
     yield Error(
@@ -62,7 +62,7 @@ def _errors(alias: str, field: Any) -> Iterator[CheckMessage]:
     )
 
 
-def _loose(connection: Any, field: Any) -> str | None:
+def loose(connection: Any, field: Any) -> str | None:
     """Return why two different texts can be equal in this column, or None when they cannot."""
     if connection.vendor == "postgresql":
         return _loose_on_postgresql(connection, field)
