@@ -13,6 +13,7 @@ ShardingError                       everything below; never raised itself
 ├── RawShardedSQL                   .table
 ├── WrongShard                      .model .alias .expected
 ├── UnknownShard                    .alias
+├── PooledConnection                .alias                      a pooler where a session of one's own is needed
 ├── NotSharded                      .model
 ├── MapError
 │   ├── MapMissing
@@ -121,6 +122,12 @@ class WrongShard(ShardingError):
 
 class UnknownShard(ShardingError):
     """An alias that is no shard of this cluster."""
+
+    alias: str
+
+
+class PooledConnection(ShardingError):
+    """A database is reached through a pooler, where a command needs a session of its own."""
 
     alias: str
 

@@ -1,5 +1,7 @@
 """
-The router answers one question: which tables exist where. Which shard owns a row is decided in the database backend.
+The router answers which tables exist where, and keeps a migration in the database that it runs on.
+
+Which shard owns a row is decided in the database backend.
 """
 
 from __future__ import annotations
@@ -9,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS
 
-from sharding import conf, registry
+from sharding import conf, lineage, registry, routing
 from sharding.control import ON_EVERY_SHARD
 from sharding.fields import BucketField
 
@@ -18,6 +20,20 @@ APP = "sharding"
 
 class ShardRouter:
     """Put sharded tables on the control database and on every shard, and nothing else on a shard."""
+
+    def db_for_read(self, model: Any, **hints: Any) -> str | None:
+        """
+        Return the database that is being migrated, and None (no opinion) outside of migrations.
+
+        So a RunPython that names no database queries the one it runs on; a row's own database goes before.
+        """
+        alias = routing.native_alias()
+        if alias is None or alias == DEFAULT_DB_ALIAS:
+            return None
+        instance = hints.get("instance")
+        return None if instance is not None and instance._state.db else alias
+
+    db_for_write = db_for_read
 
     def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
         """
@@ -51,13 +67,14 @@ def _is_sharded(app_label: str, model_name: str, historical: Any) -> bool:
     """
     Today's code decides, so that a model which became sharded later has its table on a new shard from the beginning.
 
-    A model that today's code no longer has was sharded if it had a bucket.
+    A model that today's code no longer has was sharded if it ever had a bucket, under this name or another.
     """
-    if registry.is_sharded(f"{app_label}.{model_name.lower()}"):
+    label = f"{app_label}.{model_name.lower()}"
+    if registry.is_sharded(label):
         return True
     try:
         apps.get_model(app_label, model_name)
     except LookupError:
         fields = historical._meta.local_fields if historical is not None else []
-        return any(isinstance(field, BucketField) for field in fields)
+        return any(isinstance(field, BucketField) for field in fields) or lineage.was_sharded(label)
     return False

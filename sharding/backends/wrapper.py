@@ -80,16 +80,6 @@ class ClusterWrapper(DoorTransactions):
             self.sharded_depth -= 1
 
 
-class ClusterSchemaEditor:
-    """Mixin of DatabaseSchemaEditor: schema statements name sharded tables on purpose."""
-
-    connection: Any
-
-    def execute(self, sql: Any, params: Any = ()) -> None:
-        with self.connection.sharded_statements():
-            super().execute(sql, params)  # type: ignore[misc]
-
-
 class ClusterCreation:
     """Mixin of DatabaseCreation: a test database is made with a bucket map, and dumped by itself."""
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from django.db.backends.sqlite3 import base, creation, operations, schema
 
-from sharding.backends.wrapper import ClusterCreation, ClusterOperations, ClusterSchemaEditor, ClusterWrapper
+from sharding.backends.schema_editor import ClusterSchemaEditor
+from sharding.backends.wrapper import ClusterCreation, ClusterOperations, ClusterWrapper
 
 
 class DatabaseCreation(ClusterCreation, creation.DatabaseCreation):

@@ -1,0 +1,71 @@
+"""
+What our schema editors add to Django's: raw statements over sharded tables, and tables of a shard whose foreign keys
+lead to tables that the shard does not have.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from django.db import router
+
+from sharding import conf
+
+
+class ClusterSchemaEditor:
+    """
+    Mixin of DatabaseSchemaEditor.
+
+    Old migrations may give a sharded model a foreign key to a global model with a constraint (it was global itself
+    then). On a shard the column is made without the constraint: PostgreSQL would refuse it for want of the other
+    table, and SQLite would accept it and then refuse every row.
+    """
+
+    connection: Any
+
+    def execute(self, sql: Any, params: Any = ()) -> None:
+        # Schema statements name sharded tables on purpose.
+        with self.connection.sharded_statements():
+            super().execute(sql, params)  # type: ignore[misc]
+
+    def create_model(self, model: Any) -> None:
+        with self._without_missing_targets(model._meta.local_fields):
+            super().create_model(model)  # type: ignore[misc]
+
+    def add_field(self, model: Any, field: Any) -> None:
+        with self._without_missing_targets([*model._meta.local_fields, field]):
+            super().add_field(model, field)  # type: ignore[misc]
+
+    def alter_field(self, model: Any, old_field: Any, new_field: Any, strict: bool = False) -> None:
+        with self._without_missing_targets([*model._meta.local_fields, old_field, new_field]):
+            super().alter_field(model, old_field, new_field, strict)  # type: ignore[misc]
+
+    def _remake_table(self, model: Any, *args: Any, **kwargs: Any) -> None:
+        # SQLite copies a table to alter it, also for its constraints and for removed columns.
+        with self._without_missing_targets(model._meta.local_fields):
+            super()._remake_table(model, *args, **kwargs)  # type: ignore[misc]
+
+    @contextmanager
+    def _without_missing_targets(self, fields: Iterable[Any]) -> Iterator[None]:
+        """Inside, foreign keys among ``fields`` to tables that are not on this shard ask for no constraint."""
+        alias = self.connection.alias
+        changed = []
+        if alias in conf.current().shards:
+            changed = [field for field in fields if _asks_for_constraint(field) and not _has_target(alias, field)]
+        for field in changed:
+            field.db_constraint = False
+        try:
+            yield
+        finally:
+            for field in changed:
+                field.db_constraint = True
+
+
+def _asks_for_constraint(field: Any) -> bool:
+    return bool(field.remote_field) and bool(getattr(field, "db_constraint", False))
+
+
+def _has_target(alias: str, field: Any) -> bool:
+    return router.allow_migrate_model(alias, field.remote_field.model)

@@ -1,0 +1,3 @@
+"""Migrate every database of a cluster, and compare their real schemas."""
+
+from __future__ import annotations

@@ -1,0 +1,56 @@
+"""
+What a run of ``migrate_all`` tells while it lasts: lines, and below them a progress bar where there is a terminal.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+
+#: Wide enough that no line is broken where nobody looks at a window.
+UNBROKEN = 10_000
+
+
+def console_on(stdout: Any) -> Console:
+    """Return a console that writes to the stdout of a management command; without a terminal, plain text."""
+    # Django's wrapper would end each of the console's writes with a line break of its own.
+    stdout.ending = ""
+    terminal = bool(stdout.isatty())
+    return Console(
+        file=stdout, force_terminal=terminal, width=None if terminal else UNBROKEN, highlight=False, markup=False
+    )
+
+
+class Reporter:
+    """Tells what happens, from any thread."""
+
+    def __init__(self, console: Console, *, quiet: bool = False) -> None:
+        self.console = console
+        self.quiet = quiet
+        self._progress: Progress | None = None
+        self._task: Any = None
+
+    @contextmanager
+    def counting(self, total: int) -> Iterator[None]:
+        """Show a bar of ``total`` migrations inside, if there is a terminal."""
+        if self.quiet or not self.console.is_terminal or not total:
+            yield
+            return
+        columns = (TextColumn("Migrating"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
+        with Progress(*columns, console=self.console, transient=True) as self._progress:
+            self._task = self._progress.add_task("migrations", total=total)
+            yield
+        self._progress = None
+
+    def say(self, alias: str, what: str) -> None:
+        if not self.quiet:
+            self.console.print(f"{alias}: {what}")
+
+    def applied(self, alias: str, what: str) -> None:
+        self.say(alias, what)
+        if self._progress is not None:
+            self._progress.advance(self._task)
