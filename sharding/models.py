@@ -114,7 +114,8 @@ class ShardedModel(models.Model):
     def _do_update(self, base_qs: Any, *args: Any, **kwargs: Any) -> Any:
         # Django's UPDATE names the id alone; the key makes it one shard's, and never another tenant's row.
         entry = registry.get(type(self))
-        if entry.key_attname in self.__dict__ and getattr(self, entry.key_attname) is not None:
+        named = any(field.attname == entry.key_attname for field in self._meta.pk_fields)
+        if not named and self.__dict__.get(entry.key_attname) is not None:
             base_qs = base_qs.filter(**{entry.key_attname: getattr(self, entry.key_attname)})
         return super()._do_update(base_qs, *args, **kwargs)  # type: ignore[misc]
 

@@ -1,5 +1,5 @@
 """
-Who owns the buckets: the three kinds of cluster on which the seam must behave alike, and keys that live where they should.
+Who owns the buckets: the three kinds of cluster on which the seam must behave alike, and keys that live there.
 """
 
 from __future__ import annotations

@@ -75,7 +75,9 @@ TAGS: dict[str, tuple[Call, int, int]] = {
     "clear": (lambda shop: (shop.order.tags.clear, [], {}), 1, 0),
 }
 
-MANAGERS = [("reverse", *row) for row in REVERSE.items()] + [("through", *row) for row in TAGS.items()]
+WRITING = {f"reverse {name}": row for name, row in REVERSE.items()} | {
+    f"tags {name}": row for name, row in TAGS.items()
+}
 
 
 def _own(manager: Any) -> set[str]:
@@ -104,9 +106,7 @@ def test_every_method_of_related_managers_is_listed(shop: Shop) -> None:
         assert _own(manager) - ours == set(table) | {f"a{name}" for name in table}
 
 
-@pytest.mark.parametrize(
-    ("call", "home", "default"), [row[2] for row in MANAGERS], ids=[f"{m}-{n}" for m, n, _ in MANAGERS]
-)
+@pytest.mark.parametrize(("call", "home", "default"), WRITING.values(), ids=WRITING)
 @pytest.mark.parametrize("twin", [False, True], ids=["sync", "async"])
 def test_writing(twin: bool, call: Call, home: int, default: int, layout: Layout, shop: Shop) -> None:
     method, arguments, named = call(shop)
