@@ -1,0 +1,9 @@
+"""
+The differential test: random programs on the cluster and on one database with the same rows; equal, or refused.
+
+data        the rows, the same on both sides
+conditions  WHERE clauses
+programs    what is asked or written, as plain values
+execution   runs a program on one side
+tally       what the programs of a run covered
+"""

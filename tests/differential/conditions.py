@@ -1,0 +1,97 @@
+"""
+Random WHERE clauses over orders, as trees of plain values.
+"""
+
+from __future__ import annotations
+
+import datetime
+from dataclasses import dataclass
+from decimal import Decimal
+from typing import Any
+
+from django.db.models import Exists, F, OuterRef, Q
+from hypothesis import strategies as st
+
+from tests.differential.data import LABELS, NAMES, PRODUCTS, STATUSES, TENANTS
+from tests.shop.models import Line
+
+
+@dataclass(frozen=True)
+class Leaf:
+    construct: str
+    lookup: str
+    value: Any
+
+    def q(self) -> Q:
+        if self.lookup == "EXISTS":
+            return Q(Exists(Line.objects.filter(order_id=OuterRef("pk"), amount__gte=self.value)))
+        return Q(**{self.lookup: F(self.value[2:]) if str(self.value).startswith("F:") else self.value})
+
+    def constructs(self) -> set[str]:
+        return {self.construct}
+
+
+@dataclass(frozen=True)
+class Node:
+    connector: str
+    children: tuple[Any, ...]
+
+    def q(self) -> Q:
+        if self.connector == "NOT":
+            return ~self.children[0].q()
+        result = self.children[0].q()
+        for child in self.children[1:]:
+            result = result & child.q() if self.connector == "AND" else (
+                result | child.q() if self.connector == "OR" else result ^ child.q()
+            )
+        return result
+
+    def constructs(self) -> set[str]:
+        return {self.connector}.union(*(child.constructs() for child in self.children))
+
+
+def _leaf(construct: str, lookup: str, values: st.SearchStrategy[Any]) -> st.SearchStrategy[Leaf]:
+    return st.builds(Leaf, st.just(construct), st.just(lookup), values)
+
+
+_tenants = st.sampled_from(TENANTS)
+_amounts = st.integers(0, 3)
+_moments = st.sampled_from([datetime.datetime(2013, month, 1, 12, tzinfo=datetime.UTC) for month in (1, 2, 3)])
+_totals = st.sampled_from([Decimal(0), Decimal("2.50"), Decimal("5"), Decimal("9.99")])
+
+leaves = st.one_of(
+    _leaf("compare", "status", st.sampled_from(STATUSES)),
+    _leaf("in", "status__in", st.lists(st.sampled_from(STATUSES), max_size=3)),
+    _leaf("compare", "quantity__gte", _amounts),
+    _leaf("compare", "quantity__lt", _amounts),
+    _leaf("null", "quantity__isnull", st.booleans()),
+    _leaf("null", "created__isnull", st.booleans()),
+    _leaf("compare", "total__gt", _totals),
+    _leaf("range", "total__range", st.tuples(_totals, _totals)),
+    _leaf("float", "weight__lte", st.sampled_from([0.0, 0.5, 2.0])),
+    _leaf("date", "created__gte", _moments),
+    _leaf("text", "status__contains", st.sampled_from(["e", "a", "t"])),
+    _leaf("text", "customer__name__gt", st.sampled_from(NAMES)),
+    _leaf("expression", "quantity__gt", st.just("F:total")),
+    _leaf("join", "customer__name", st.sampled_from(NAMES)),
+    _leaf("join", "customer__joined__isnull", st.booleans()),
+    _leaf("join to many", "lines__amount__gte", _amounts),
+    _leaf("join to many", "lines__product", st.sampled_from(PRODUCTS)),
+    _leaf("many to many", "tags__label", st.sampled_from(LABELS)),
+    _leaf("key", "tenant_id", _tenants),
+    _leaf("keys", "tenant_id__in", st.lists(_tenants, min_size=1, max_size=4)),
+    _leaf("exists", "EXISTS", _amounts),
+)
+
+
+def _grown(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Node]:
+    several = st.lists(children, min_size=2, max_size=3).map(tuple)
+    return st.one_of(
+        st.builds(Node, st.just("AND"), several),
+        st.builds(Node, st.just("OR"), several),
+        st.builds(Node, st.just("OR"), several),
+        st.builds(Node, st.just("NOT"), st.tuples(children)),
+    )
+
+
+conditions = st.recursive(leaves, _grown, max_leaves=4)

@@ -1,0 +1,84 @@
+"""
+The rows of the differential test: few values, so that ties, duplicates and NULLs are common, on every shard.
+"""
+
+from __future__ import annotations
+
+import datetime
+import random
+from decimal import Decimal
+
+from sharding.fields import ShardBigIntegerField
+from tests.shop.models import Customer, Line, Order, OrderTag, Tag
+
+TENANTS = (1, 2, 3, 4, 5, 6, 7, 8, 0, -3)
+STATUSES = ("new", "paid", "sent", "Été", "_x")
+NAMES = ("ann", "Bob", "émile", "Zoe", "")
+PRODUCTS = ("pen", "ink", "Öl", "cap")
+LABELS = ("red", "blue", "Red")
+MODELS = (OrderTag, Line, Order, Tag, Customer)
+REFERENCE = "reference"
+
+
+def load() -> None:
+    """Write the same rows to the cluster and to the reference database."""
+    rng = random.Random(20_130_101)
+    customers = [_customer(rng, tenant, number) for tenant in TENANTS for number in range(4)]
+    tags = [Tag(tenant_id=tenant, label=label) for tenant in TENANTS for label in LABELS]
+    _save(Customer, customers)
+    _save(Tag, tags)
+    orders = [_order(rng, customer) for customer in customers for _ in range(rng.randrange(5))]
+    orders += [_order(rng, None, tenant) for tenant in TENANTS]
+    _save(Order, orders)
+    _save(Line, [_line(rng, order) for order in orders for _ in range(rng.randrange(4))])
+    by_tenant = {tenant: [tag for tag in tags if tag.tenant_id == tenant] for tenant in TENANTS}
+    links = [
+        OrderTag(tenant_id=order.tenant_id, order=order, tag=tag)
+        for order in orders
+        for tag in rng.sample(by_tenant[order.tenant_id], rng.randrange(3))
+    ]
+    _save(OrderTag, links)
+
+
+def clear() -> None:
+    """Delete every row that load() wrote."""
+    for model in MODELS:
+        model.objects.using(REFERENCE).all()._raw_delete(REFERENCE)
+        for tenant in TENANTS:
+            model.objects.filter(tenant_id=tenant).delete()
+
+
+def _save(model: type, rows: list) -> None:
+    model.objects.bulk_create(rows)
+    # The copies keep their ids, which the cluster made.
+    assert all(row.pk is not None for row in rows)
+    assert ShardBigIntegerField  # the ids of tags and lines come from the shards' sequences
+    model.objects.using(REFERENCE).bulk_create(rows)
+    for row in rows:
+        row._state.db = "default"
+
+
+def _customer(rng: random.Random, tenant: int, number: int) -> Customer:
+    return Customer(
+        tenant_id=tenant,
+        name=rng.choice(NAMES),
+        email=f"{number}@example.org",
+        joined=rng.choice([None, datetime.date(2013, 1, 1), datetime.date(2013, 6, number + 1)]),
+    )
+
+
+def _order(rng: random.Random, customer: Customer | None, tenant: int | None = None) -> Order:
+    moments = [None, *(datetime.datetime(2013, month, 1, 12, tzinfo=datetime.UTC) for month in (1, 2, 3))]
+    return Order(
+        tenant_id=customer.tenant_id if customer else tenant,
+        customer=customer,
+        status=rng.choice(STATUSES),
+        total=Decimal(rng.randrange(-200, 1000)) / 100,
+        quantity=rng.choice([None, 0, 1, 1, 2, 3, 7]),
+        weight=rng.choice([None, 0.5, 0.25, 2.0, -1.0, 1e9]),
+        created=rng.choice(moments),
+    )
+
+
+def _line(rng: random.Random, order: Order) -> Line:
+    return Line(tenant_id=order.tenant_id, order=order, product=rng.choice(PRODUCTS), amount=rng.randrange(4))

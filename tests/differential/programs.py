@@ -1,0 +1,146 @@
+"""
+Random programs, as plain values: what is asked, of which rows, in which order; or what is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Any
+
+from hypothesis import strategies as st
+
+from tests.differential.conditions import conditions
+from tests.differential.data import TENANTS
+
+#: Constructs that must never be refused.
+CORE = frozenset(
+    """
+    AND OR NOT compare in null range float date text expression join key keys exists one-key several-keys all-shards
+    order order-desc nulls-first nulls-last order-by-join slice offset distinct values values_list instances
+    group having order-by-aggregate aggregate count exists() first last Count Sum Min Max Avg
+    update delete bulk_create save get_or_create
+    """.split()
+)
+
+FIELDS = ("status", "quantity", "total", "weight", "created", "tenant_id", "customer__name")
+GROUPS = ("status", "tenant_id", "quantity", "customer__name", "created")
+AGGREGATES = (
+    ("Count", "id"),
+    ("Count", "quantity"),
+    ("Sum", "quantity"),
+    ("Sum", "total"),
+    ("Sum", "weight"),
+    ("Min", "status"),
+    ("Min", "total"),
+    ("Max", "created"),
+    ("Max", "customer__name"),
+    ("Avg", "quantity"),
+    ("Avg", "total"),
+    ("Count distinct", "status"),
+    ("Sum filter", "quantity"),
+    ("Sum default", "quantity"),
+)
+
+
+@dataclass(frozen=True)
+class Read:
+    """One question."""
+
+    reach: str
+    keys: tuple[int, ...]
+    where: Any
+    #: rows, values, values_list, group, aggregate, count, exists, first, last
+    shape: str
+    fields: tuple[str, ...] = ()
+    #: (field, descending, nulls: "", "first" or "last")
+    order: tuple[tuple[str, bool, str], ...] = ()
+    distinct: bool = False
+    bounds: tuple[int, int] | None = None
+    aggregates: tuple[tuple[str, str], ...] = ()
+    having: int | None = None
+    order_by_aggregate: bool = False
+
+    def constructs(self) -> set[str]:
+        found = {self.reach} | (self.where.constructs() if self.where else set())
+        shapes = {"rows": "instances", "exists": "exists()"}
+        found.add(shapes.get(self.shape, self.shape))
+        found |= {"order-desc" if descending else "order" for _, descending, _ in self.order}
+        found |= {f"nulls-{nulls}" for _, _, nulls in self.order if nulls}
+        found |= {"order-by-join" for name, _, _ in self.order if "__" in name}
+        found |= {name for name, _ in self.aggregates}
+        if self.bounds is not None:
+            found |= {"slice", "offset"} if self.bounds[0] else {"slice"}
+        flags = {"distinct": self.distinct, "having": self.having is not None}
+        return found | {name for name, is_set in flags.items() if is_set} | (
+            {"order-by-aggregate"} if self.order_by_aggregate else set()
+        )
+
+
+@dataclass(frozen=True)
+class Write:
+    """A few changes inside one atomic block, which is rolled back when the rows have been compared."""
+
+    changes: tuple[tuple[str, Any], ...]
+    savepoint: bool
+    constructs_: frozenset[str] = field(default_factory=frozenset)
+
+    def constructs(self) -> set[str]:
+        found = {name for name, _ in self.changes} | ({"savepoint"} if self.savepoint else set())
+        for name, detail in self.changes:
+            if name in {"update", "delete"}:
+                found |= {detail[0]} | (detail[2].constructs() if detail[2] else set())
+        return found
+
+
+_reaches = st.sampled_from(["all-shards"] * 6 + ["several-keys"] * 3 + ["one-key"])
+_keys = st.lists(st.sampled_from(TENANTS), min_size=3, max_size=6, unique=True).map(tuple)
+_where = st.one_of(st.none(), conditions, conditions)
+_bounds = st.one_of(st.none(), st.tuples(st.just(0), st.integers(1, 12)), st.tuples(st.integers(1, 9), st.integers(1, 12)))
+_order = st.lists(
+    st.tuples(st.sampled_from(FIELDS), st.booleans(), st.sampled_from(["", "", "first", "last"])),
+    max_size=2,
+    unique_by=lambda each: each[0],
+).map(tuple)
+_some_fields = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=3, unique=True).map(tuple)
+_some_groups = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True).map(tuple)
+_some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=3, unique=True).map(tuple)
+
+_plain = st.builds(
+    Read,
+    reach=_reaches,
+    keys=_keys,
+    where=_where,
+    shape=st.sampled_from(["rows", "values", "values_list", "count", "exists", "first", "last"]),
+    fields=_some_fields,
+    order=_order,
+    distinct=st.booleans(),
+    bounds=_bounds,
+)
+_grouped = st.builds(
+    Read,
+    reach=_reaches,
+    keys=_keys,
+    where=_where,
+    shape=st.just("group"),
+    fields=_some_groups,
+    bounds=_bounds,
+    aggregates=_some_aggregates,
+    having=st.one_of(st.none(), st.integers(0, 3)),
+    order_by_aggregate=st.booleans(),
+)
+_aggregated = st.builds(
+    Read, reach=_reaches, keys=_keys, where=_where, shape=st.just("aggregate"), aggregates=_some_aggregates
+)
+
+_limited = st.tuples(st.sampled_from(["all-shards", "several-keys"]), _keys, st.one_of(st.none(), conditions))
+_changes = st.one_of(
+    st.tuples(st.just("update"), _limited),
+    st.tuples(st.just("update"), _limited),
+    st.tuples(st.just("delete"), _limited),
+    st.tuples(st.just("bulk_create"), _keys),
+    st.tuples(st.just("save"), st.integers(0, 50)),
+    st.tuples(st.just("get_or_create"), st.tuples(st.sampled_from(TENANTS), st.integers(0, 5))),
+)
+_writes = st.builds(Write, changes=st.lists(_changes, min_size=1, max_size=3).map(tuple), savepoint=st.booleans())
+
+programs = st.one_of(_plain, _plain, _grouped, _aggregated, _writes)
