@@ -7,3 +7,9 @@ from django.apps import AppConfig
 
 class AggregatorConfig(AppConfig):
     name = "aggregator"
+
+    def ready(self) -> None:
+        from aggregator.compilers import compiler_for
+        from sharding.backends import hook
+
+        hook.install(compiler_for)

@@ -1,0 +1,152 @@
+"""
+Partial results: every shard computes partial results, and one of the databases finishes them in SQL.
+
+So types, NULLs, rounding, collations, HAVING, ORDER BY and expressions over aggregates are the database's own. The
+statement of the shards has the groups' keys and the parts of each aggregate as columns c0, c1, …; the statement that
+finishes is the original one with each aggregate replaced by one over these columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet, FullResultSet
+from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Max, Min, Sum, When
+from django.db.models.expressions import Col, RawSQL, Ref, Subquery
+from django.db.models.sql import Query
+
+from aggregator import ordering
+from aggregator.planner import names_bucket, sources
+from aggregator.refusal import ONE_KEY, cannot_merge
+
+Sql = tuple[str, tuple[Any, ...]]
+
+#: Stands for the type of a column of p; no SQL contains it by itself.
+TYPE_OF = "\0{}\0"
+
+#: What AVG(x) is computed from exactly, by the type of x: SUM(x) keeps all digits of these.
+AVERAGED = {"smallint", "integer", "bigint", "numeric", "double precision", "interval"}
+
+
+class Builder:
+    """Builds both statements from a compiler whose clauses are resolved."""
+
+    def __init__(self, compiler: Any, groups: Sequence[Any], leaves: Sequence[Aggregate]) -> None:
+        self.compiler = compiler
+        self.columns: list[Sql] = []
+        self.types: list[str] = []
+        self.compares_text = False
+        self._groups: dict[Any, str] = {}
+        for group in groups:
+            try:
+                column = self._column(group)
+            except (EmptyResultSet, FullResultSet):
+                # A constant, by which Django does not group.
+                continue
+            self._groups[group] = self._collate(column, group)
+        self.grouped_by = list(self._groups.values())
+        # Counting different ids is counting ids: each is on one shard. Otherwise the values become group keys.
+        self._pushes_distinct = all(self._on_one_shard(leaf) for leaf in leaves if leaf.distinct)
+        self._distinct = {
+            self._key(leaf): self._distinct_column(leaf)
+            for leaf in leaves
+            if leaf.distinct and not self._pushes_distinct
+        }
+        self.keys = len(self.columns)
+
+    def finished(self, node: Any) -> Any:
+        """Return an expression with its groups and aggregates replaced by the columns of the partial results."""
+        if isinstance(node, Ref):
+            # A position in the SELECT clause or an alias of it, which are the same in the statement that finishes.
+            return node
+        if isinstance(node, Aggregate):
+            sql = self._finished(node)
+            return RawSQL(sql, (), output_field=node.output_field)
+        if node in self._groups:
+            return RawSQL(self._groups[node], (), output_field=node.output_field)
+        if isinstance(node, (Subquery, Query, Col)):
+            what = node.target.name if isinstance(node, Col) else "a subquery"
+            raise cannot_merge(self.compiler.query, f"{what} beside aggregates, which is not grouped by", ONE_KEY)
+        inner = sources(node)
+        if not inner:
+            return node
+        copy = node.copy()
+        copy.set_source_expressions([None if each is None else self.finished(each) for each in inner])
+        return copy
+
+    def _finished(self, leaf: Aggregate) -> str:
+        kind = type(leaf)
+        if leaf.distinct and not self._pushes_distinct:
+            column = self._distinct[self._key(leaf)]
+            return self._typed(leaf, f"{leaf.function}(DISTINCT {column})")
+        if kind is Avg:
+            self._require_averaged(leaf)
+            total, number = self._part(leaf, "SUM"), self._part(leaf, "COUNT")
+            factor = " * 1.0" if self._is_sqlite else ""
+            return self._typed(leaf, f"(SUM({total}){factor} / NULLIF(SUM({number}), 0))")
+        part = self._part(leaf, str(leaf.function))
+        if kind in (Min, Max):
+            expression = leaf.get_source_expressions()[0]
+            self.compares_text |= ordering.type_of(self.compiler, expression) not in ordering.EXACT
+            return self._typed(leaf, f"{leaf.function}({self._collate(part, expression)})")
+        if self._is_sqlite:
+            return self._typed(leaf, f"SUM({part})")
+        # SUM(bigint) is numeric; the type of the part itself is known when the shards have answered.
+        return f"CAST(SUM({part}) AS {TYPE_OF.format(part[3:])})"
+
+    def _part(self, leaf: Aggregate, function: str) -> str:
+        sql, params = leaf.as_sql(self.compiler, self.compiler.connection, function=function)
+        return self._add((sql, tuple(params)), "")
+
+    def _typed(self, leaf: Aggregate, sql: str) -> str:
+        # As Django's SQLiteNumericMixin: without it, a number would be compared with a parameter's text.
+        if self._is_sqlite and isinstance(leaf.output_field, DecimalField):
+            return f"CAST({sql} AS NUMERIC)"
+        return sql
+
+    def _require_averaged(self, leaf: Aggregate) -> None:
+        kind = ordering.type_of(self.compiler, leaf.get_source_expressions()[0])
+        if not self._is_sqlite and kind not in AVERAGED:
+            raise cannot_merge(self.compiler.query, f"Avg() over the type {kind}", ONE_KEY)
+
+    def _distinct_column(self, leaf: Aggregate) -> str:
+        expression = leaf.get_source_expressions()[0]
+        return self._collate(self._column(self._counted(leaf)), expression)
+
+    def _key(self, leaf: Aggregate) -> Any:
+        sql, params = self.compiler.compile(self._counted(leaf))
+        return sql, tuple(params)
+
+    def _counted(self, leaf: Aggregate) -> Any:
+        """Return what a DISTINCT aggregate is about: NULL where its filter does not hold."""
+        expression = leaf.get_source_expressions()[0]
+        if not leaf.filter:
+            return expression
+        condition = getattr(leaf.filter, "condition", leaf.filter)
+        return Case(When(condition, then=expression))
+
+    def _on_one_shard(self, leaf: Aggregate) -> bool:
+        expression = leaf.get_source_expressions()[0]
+        return type(leaf) is Count and names_bucket(self.compiler.query, expression, with_null=False)
+
+    def _column(self, expression: Any) -> str:
+        sql, params = self.compiler.compile(expression)
+        declared = expression.output_field.db_type(self.compiler.connection) if self._is_sqlite else None
+        return self._add((sql, tuple(params)), declared or "")
+
+    def _add(self, sql: Sql, declared: str) -> str:
+        if sql not in self.columns:
+            self.columns.append(sql)
+            self.types.append(declared)
+        return f"p.c{self.columns.index(sql)}"
+
+    def _collate(self, column: str, expression: Any) -> str:
+        collation = ordering.collation_of(expression)
+        if collation is None:
+            return column
+        return f"{column} COLLATE {self.compiler.connection.ops.quote_name(collation)}"
+
+    @property
+    def _is_sqlite(self) -> bool:
+        return bool(self.compiler.connection.vendor == "sqlite")

@@ -1,0 +1,292 @@
+"""
+The compilers that answer a statement from several shards; the door asks for them by the hook.
+
+Each is Django's own compiler on one of the connections, compiles once for all shards, and then runs the statement on
+each. For a single shard the same is planned and refused, and Django's own statement is sent, unchanged.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cache
+from itertools import chain, islice
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet
+from django.db.models.expressions import OrderBy
+from django.db.models.sql.compiler import PositionRef
+from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
+
+from aggregator import collations, executor, finishing, merge, ordering, partials, planner, streaming
+from aggregator.merge import Row
+from aggregator.planner import Parts, Plan, Tier
+from sharding import cluster_map, locality, registry
+from sharding.backends.compilers import native_class
+from sharding.backends.hook import FanOutRequest
+
+SELECT = "SQLCompiler"
+AGGREGATE = "SQLAggregateCompiler"
+
+#: How many rows QuerySet.get() asks for, without an order, only to count them in its error.
+ROWS_OF_GET = 21
+
+
+def compiler_for(request: FanOutRequest) -> Any:
+    """Return the compiler that answers a request of the door. This function is the hook."""
+    if request.name == SELECT:
+        return select_compiler(request)
+    if request.name == AGGREGATE:
+        from aggregator.aggregation import aggregate_compiler
+
+        return aggregate_compiler(request)
+    from aggregator.writes import write_compiler
+
+    return write_compiler(request)
+
+
+def select_compiler(request: FanOutRequest) -> Any:
+    if len(request.aliases) == 1:
+        native = request.native()
+        checked = _checked(type(native))(native.query, native.connection, native.using, native.elide_empty)
+        checked.request = request
+        return checked
+    connection = home_of(request)
+    return _merging(native_class(connection, SELECT))(request, connection)
+
+
+def home_of(request: FanOutRequest) -> Any:
+    """
+    Return the connection to compile for: not the door's own, whose compilers would ask for a fan-out in turn.
+    """
+    return cluster_map.connection_of(next(alias for alias in request.aliases if alias != request.door.alias))
+
+
+class Planning:
+    """Mixin of Django's SQLCompiler: it plans as soon as the clauses are resolved."""
+
+    query: Any
+    connection: Any
+    plan: Plan
+    order: ordering.Order
+    groups: list[Any]
+    request: FanOutRequest
+
+    def collapse_group_by(self, expressions: list[Any], having: Any) -> list[Any]:
+        self.groups = list(dict.fromkeys(expressions))
+        return super().collapse_group_by(expressions, having)  # type: ignore[misc,no-any-return]
+
+    def get_extra_select(self, order_by: list[Any], select: list[Any]) -> list[Any]:
+        compiler: Any = self
+        extra: list[Any] = super().get_extra_select(order_by, select)  # type: ignore[misc]
+        self.groups = []
+        compiler.get_group_by([*select, *extra], order_by)
+        self.plan = planner.plan(
+            Parts(
+                self.query,
+                [expression for expression, _, _ in select],
+                [ordering.expression for ordering, _ in order_by],
+                compiler.having,
+                self.groups,
+                compiler.qualify,
+            )
+        )
+        return self.sorted_select(order_by, [*select, *extra], extra)
+
+    def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
+        self.order = ordering.Order()
+        if self.plan.tier is Tier.MERGE and not self.drops_order:
+            self.order = ordering.order_of(self, order_by, select)
+        if self.plan.distinct:
+            self._require_equality(select)
+        return extra
+
+    @property
+    def drops_order(self) -> bool:
+        # Django ignores Meta.ordering where rows are grouped.
+        compiler: Any = self
+        return bool(compiler._meta_ordering) and bool(self.groups)
+
+    def _require_equality(self, select: list[Any]) -> None:
+        named = set()
+        for expression, _, _ in select:
+            for each in expression.get_cols() if hasattr(expression, "get_cols") else [expression]:
+                kind = ordering.type_of(self, each)
+                if self.connection.vendor != "sqlite" and kind not in ordering.EQUAL:
+                    raise ordering.cannot_merge(
+                        self.query,
+                        f"DISTINCT over {ordering.named(each)} of the type {kind}",
+                        "Select other fields, or limit the query to one shard key.",
+                    )
+                named.add(ordering.collation_of(each))
+        self.equalities = named
+
+    def verify_collations(self, connections: Sequence[Any]) -> None:
+        """Check what depends on the databases' collations."""
+        if self.order.collations:
+            collations.require_code_points(self.query, connections, self.order.collations)
+        if self.plan.distinct:
+            collations.require_equality(self.query, connections, self.equalities)
+
+
+class Checked(Planning):
+    """One shard owns all buckets today: what several could not answer is refused, and Django's statement is sent."""
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        sql = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        self.verify_collations([self.connection])
+        if self.plan.tier is Tier.PARTIALS:
+            partials.verify(self)
+        return sql
+
+
+class Merging(Planning):
+    """Several shards answer, and their rows or partial results become one answer."""
+
+    col_count: int
+    has_extra_select: bool
+    select: Any
+
+    def __init__(self, request: FanOutRequest, connection: Any) -> None:
+        query = request.query.clone()
+        # Every shard's first rows may be skipped rows, so the offset is applied to the merged ones.
+        self.low, self.high = query.low_mark, query.high_mark
+        query.low_mark = 0
+        self.request = request
+        self._prepared: Any = None
+        #: False where rows are only counted or aggregated.
+        self.order_matters = True
+        super().__init__(query, connection, connection.alias, request.elide_empty)  # type: ignore[call-arg]
+
+    # What is sent
+
+    def pre_sql_setup(self, with_col_aliases: bool = False) -> Any:
+        if self._prepared is None:
+            self._prepared = super().pre_sql_setup(with_col_aliases)  # type: ignore[misc]
+        return self._prepared
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        with self.connection.sharded_statements():
+            sql = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        if self.query.select_related:
+            compiler: Any = self
+            locality.check_selected(self.query, compiler.klass_info, registry.entry(self.query.model))
+        return sql
+
+    def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
+        if self.drops_order:
+            compiler: Any = self
+            order_by.clear()
+            compiler._meta_ordering = None
+        if self.plan.tier is Tier.MERGE and self._is_sliced() and not self._order_is_free():
+            # The list is the one from which Django writes ORDER BY.
+            order_by.extend(self._ties(order_by, select))
+        super().sorted_select(order_by, select, extra)
+        return [*extra, *self.order.hidden]
+
+    def _is_sliced(self) -> bool:
+        return bool(self.low) or self.high is not None
+
+    def _order_is_free(self) -> bool:
+        query = self.query
+        if not self.order_matters:
+            return True
+        if query.order_by or query.extra_order_by or (query.default_ordering and query.get_meta().ordering):
+            return False
+        # exists() and get(), for which sorting could cost the database its best plan.
+        columns = query.default_cols or query.select or query.distinct
+        return not columns or (not self.low and self.high == ROWS_OF_GET)
+
+    def _ties(self, order_by: list[Any], select: list[Any]) -> Iterator[Any]:
+        """Yield what makes pages consistent: the primary key, or all that is selected, as the last sort keys."""
+        compiler: Any = self
+        present = {compiler.compile(ordering.expression)[0] for ordering, _ in order_by}
+        # In the last key's direction, so that an index on both serves, and reversing a query reverses ties.
+        descending = order_by[-1][0].descending if order_by else not self.query.standard_ordering
+        for expression in self._tie_expressions(select):
+            if compiler.compile(expression)[0] in present or not ordering.is_sortable(self, expression):
+                continue
+            order = OrderBy(expression, descending=descending)
+            # As a reference to the SELECT clause it adds nothing to GROUP BY.
+            yield order, (*compiler.compile(order), isinstance(expression, PositionRef))
+
+    def _tie_expressions(self, select: list[Any]) -> Iterator[Any]:
+        if self.groups or self.query.distinct:
+            for ordinal, (expression, _, alias) in enumerate(select, start=1):
+                if not hasattr(expression, "get_cols"):
+                    yield PositionRef(ordinal, alias, expression)
+            return
+        base = self.query.get_initial_alias()
+        for field in self.query.get_meta().pk_fields:
+            yield field.get_col(base)
+
+    # What comes back
+
+    def execute_sql(
+        self, result_type: Any = MULTI, chunked_fetch: bool = False, chunk_size: int = GET_ITERATOR_CHUNK_SIZE
+    ) -> Any:
+        chunked = chunked_fetch and result_type == MULTI and self.connection.features.can_use_chunked_reads
+        try:
+            rows = self.rows(chunk_size if chunked else None)
+        except EmptyResultSet:
+            return iter([]) if result_type == MULTI else None
+        if self.has_extra_select:
+            rows = (row[: self.col_count] for row in rows)
+        if result_type == MULTI:
+            return _chunks(rows, chunk_size) if chunked else [list(rows)]
+        if result_type == SINGLE:
+            return next(rows, None)
+        for _ in rows:
+            pass
+        return None
+
+    def rows(self, chunk_size: int | None = None) -> Iterator[Row]:
+        """
+        Ask every shard, and return the rows of the answer, with the hidden columns.
+
+        With a chunk size, rows are fetched from the servers only as they are needed.
+
+        Raises:
+            EmptyResultSet: the statement can match no row.
+        """
+        door, aliases = self.request.door, self.request.aliases
+        with executor.participating(door, aliases) as connections:
+            refcounts = self.query.alias_refcount.copy()
+            try:
+                self.pre_sql_setup()
+                if self.plan.tier is Tier.PARTIALS:
+                    return partials.rows(self, connections)
+                sql, params = self.as_sql()
+            finally:
+                self.query.reset_refcounts(refcounts)
+            self.verify_collations(connections)
+            if chunk_size is not None:
+                streams = streaming.open_streams(connections, sql, params, chunk_size)
+                return streaming.closing(streams, self._merged([stream.rows() for stream in streams]))
+            return self._merged(executor.run(connections, finishing.fetching(sql, params)))
+
+    def _merged(self, streams: Sequence[Any]) -> Iterator[Row]:
+        return merge.merged(
+            streams, self.order.keys, distinct=self.plan.distinct, low=self.low, high=self.high
+        )
+
+    def explain_query(self) -> Iterator[str]:
+        """Yield the plans of the statement that is sent to every shard, each under the shard's name."""
+        door, aliases = self.request.door, self.request.aliases
+        for alias in aliases:
+            yield f"-- {alias}"
+            yield from self.request.native(alias, self.request.query.clone()).explain_query()
+
+
+def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    for first in rows:
+        yield list(chain((first,), islice(rows, size - 1)))
+
+
+@cache
+def _merging(native: type[Any]) -> type[Any]:
+    return type(f"Merging{native.__name__}", (Merging, native), {})
+
+
+@cache
+def _checked(native: type[Any]) -> type[Any]:
+    return type(f"Checked{native.__name__}", (Checked, native), {})

@@ -1,0 +1,99 @@
+"""
+Finishing partial results: by a statement over all partial rows, on one of the shards or, for SQLite, in memory.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from collections.abc import Callable, Sequence
+from decimal import Context, Decimal
+from functools import reduce
+from typing import TYPE_CHECKING, Any
+
+from aggregator import executor
+from aggregator.merge import Row
+
+if TYPE_CHECKING:
+    from aggregator.partials import Statements
+
+#: Adds numbers of any size without rounding.
+EXACTLY = Context(prec=100_000)
+
+
+def fetching(sql: str, params: Any) -> Callable[[Any], list[Row]]:
+    """Return the task that sends a statement on a connection and fetches all of its rows."""
+
+    def fetch(connection: Any) -> list[Row]:
+        with connection.cursor() as cursor:
+            cursor.execute(sql, params)
+            rows: list[Row] = cursor.fetchall()
+            return rows
+
+    return fetch
+
+
+def summed(rows: Sequence[Row]) -> Row:
+    """Return the row of the sums of each column; the sum of NULLs alone is NULL."""
+    return tuple(_sum([value for value in column if value is not None]) for column in zip(*rows, strict=True))
+
+
+def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) -> list[Row]:
+    """
+    Finish on ``home``, one of the shards (PostgreSQL).
+
+    Partial rows travel as JSON text that PostgreSQL wrote and reads again, so that no value passes through Python.
+    """
+    sql, params = statements.partial
+    count = len(statements.declared) or 1
+    types = ", ".join(f"format_type(pg_typeof(c{number}), NULL)" for number in range(count))
+    wrapped = (
+        f"WITH t AS MATERIALIZED ({sql}) "
+        f"SELECT string_agg(row_to_json(t)::text, ','), (SELECT ARRAY[{types}] FROM t LIMIT 1) FROM t"
+    )
+    answers = [rows[0] for rows in executor.run(connections, fetching(wrapped, params))]
+    found = [(text, names) for text, names in answers if text is not None]
+    if not found:
+        return []
+    names = found[0][1]
+    columns = ", ".join(f"c{number} {name}" for number, name in enumerate(names))
+    final, final_params = statements.final
+    final = re.sub("\0(\\d+)\0", lambda match: names[int(match[1])], final)
+    final = f"WITH p AS (SELECT * FROM json_to_recordset(%s::json) AS t({columns})) {final}"
+    partial_rows = f"[{','.join(text for text, _ in found)}]"
+    return executor.run([home], fetching(final, (partial_rows, *final_params)))[0]
+
+
+def in_memory(home: Any, connections: Sequence[Any], statements: Statements) -> list[Row]:
+    """Finish in a throw-away database with Django's functions (SQLite)."""
+    from django.db.backends.sqlite3._functions import register
+    from django.db.backends.sqlite3.base import SQLiteCursorWrapper
+
+    sql, params = statements.partial
+    declared = statements.declared or [""]
+    names = [f"c{number}" for number in range(len(declared))]
+    # As expressions, the columns have no declared type by which values would be converted.
+    raw = ", ".join(f"+{name}" for name in names)
+    answers = executor.run(connections, fetching(f"SELECT {raw} FROM ({sql})", params))
+    memory = sqlite3.connect(":memory:")
+    try:
+        register(memory)
+        columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, declared, strict=True))
+        memory.execute(f"CREATE TABLE p ({columns})")
+        insert = f"INSERT INTO p VALUES ({', '.join('?' * len(names))})"
+        for rows in answers:
+            memory.executemany(insert, rows)
+        cursor = memory.cursor(factory=SQLiteCursorWrapper)
+        final, final_params = statements.final
+        found: list[Row] = cursor.execute(final, final_params).fetchall()
+        return found
+    finally:
+        memory.close()
+
+
+def _sum(values: Sequence[Any]) -> Any:
+    if not values:
+        return None
+    if any(type(value) is Decimal for value in values):
+        return reduce(EXACTLY.add, values)
+    return sum(values)

@@ -1,0 +1,127 @@
+"""
+Merging the sorted rows of several shards in the order that one database would give them.
+
+Pure: rows are tuples as the database driver gives them, before any conversion, and sort keys are positions in them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from decimal import Decimal
+from itertools import chain, islice
+from typing import Any
+
+Row = Sequence[Any]
+
+#: Where a value stands before values are compared: SQLite sorts by storage class, and NaN is greater than any number.
+NUMBER, NAN, TEXT, BYTES = 1, 2, 3, 4
+BEFORE_ALL, AFTER_ALL = (-9, 0), (9, 0)
+
+
+@dataclass(frozen=True, slots=True)
+class SortKey:
+    """One column that rows are sorted by."""
+
+    position: int
+    descending: bool = False
+    nulls_first: bool = False
+
+
+def merged(
+    streams: Sequence[Iterable[Row]],
+    keys: Sequence[SortKey] = (),
+    *,
+    distinct: bool = False,
+    low: int = 0,
+    high: int | None = None,
+) -> Iterator[Row]:
+    """
+    Return the rows ``low`` to ``high`` of all streams together, of which each is sorted by ``keys``.
+
+    Lazy: no stream is read further than needed. Rows with equal keys come in the order of the streams.
+    With ``distinct``, a row that equals an earlier one is left out before rows are counted.
+    """
+    if keys and len(streams) > 1:
+        rows: Iterator[Row] = heapq.merge(*streams, key=sorting_key(keys))
+    else:
+        rows = chain.from_iterable(streams)
+    return islice(_unique(rows) if distinct else rows, low, high)
+
+
+def sorting_key(keys: Sequence[SortKey]) -> Callable[[Row], Any]:
+    """Return the function of a row by which Python sorts as the database does."""
+    if len(keys) == 1:
+        return _column_key(keys[0])
+    functions = [_column_key(key) for key in keys]
+    return lambda row: [function(row) for function in functions]
+
+
+def _column_key(key: SortKey) -> Callable[[Row], Any]:
+    position = key.position
+    null = BEFORE_ALL if key.nulls_first else AFTER_ALL
+    if key.descending:
+
+        def descending(row: Row) -> Any:
+            value = row[position]
+            return null if value is None else (-_rank(value), _reversed(value))
+
+        return descending
+
+    def ascending(row: Row) -> Any:
+        value = row[position]
+        return null if value is None else (_rank(value), _comparable(value))
+
+    return ascending
+
+
+def _rank(value: Any) -> int:
+    kind = type(value)
+    if kind is str:
+        return TEXT
+    if kind is bytes:
+        return BYTES
+    return NUMBER if value == value else NAN
+
+
+def _comparable(value: Any) -> Any:
+    # A NaN is already told apart by its rank, and would make comparisons false, or raise as a Decimal.
+    return value if value == value else 0
+
+
+def _reversed(value: Any) -> Any:
+    kind = type(value)
+    if kind is int or kind is float or kind is bool:
+        return -value if value == value else 0
+    if kind is Decimal:
+        # Unary minus would round to the context's precision.
+        return value.copy_negate() if value == value else 0
+    return _Reversed(value)
+
+
+class _Reversed:
+    """Sorts the other way round."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __lt__(self, other: _Reversed) -> bool:
+        return bool(other.value < self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Reversed) and bool(self.value == other.value)
+
+    __hash__ = None  # type: ignore[assignment]
+
+
+def _unique(rows: Iterable[Row]) -> Iterator[Row]:
+    seen: set[Any] = set()
+    for row in rows:
+        # NaN equals itself in a database, but not in Python.
+        identity = tuple([value if value == value else "NaN" for value in row])
+        if identity not in seen:
+            seen.add(identity)
+            yield row

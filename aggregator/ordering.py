@@ -1,0 +1,166 @@
+"""
+From the ORDER BY of a compiled query to sort keys: which column of a row, which direction, where NULLs go.
+
+A column that is not selected is added to the SELECT clause as a hidden one. What Python cannot sort as the database
+does is refused here; for text, the collations that must be in code point order are returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from django.core.exceptions import FieldError
+from django.db.models.expressions import ColPairs, OrderBy, Ref
+from django.db.models.functions import Collate
+from django.db.models.sql.compiler import PositionRef
+
+from aggregator.merge import SortKey
+from aggregator.refusal import cannot_merge
+
+#: (expression, (sql, params), alias), as Django's compilers keep a SELECT clause.
+Selected = tuple[Any, tuple[str, Sequence[Any]], str | None]
+
+#: PostgreSQL types whose order is that of the Python values psycopg makes of them.
+EXACT = frozenset(
+    {
+        "smallint",
+        "integer",
+        "bigint",
+        "numeric",
+        "real",
+        "double precision",
+        "boolean",
+        "date",
+        "time",
+        "timestamp with time zone",
+        "interval",
+        "uuid",
+        "bytea",
+    }
+)
+TEXT = frozenset({"varchar", "text"})
+#: Types of which equal values are equal in Python.
+EQUAL = EXACT | TEXT | {"inet"}
+
+
+@dataclass(slots=True)
+class Order:
+    """The sort keys of a query's rows, and what they need."""
+
+    keys: list[SortKey] = field(default_factory=list)
+    hidden: list[Selected] = field(default_factory=list)
+    #: Collations of the text keys; None stands for a database's own.
+    collations: set[str | None] = field(default_factory=set)
+
+
+def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected]) -> Order:
+    """
+    Return how rows that are selected by ``select`` are sorted by ``order_by``.
+
+    Raises:
+        CannotMerge: Python cannot sort by one of the expressions as the database does.
+    """
+    order = Order()
+    columns = list(_columns(select))
+    for ordering, _ in ((each[0], each[1]) for each in order_by):
+        position, expression = _position(compiler, ordering, select, columns)
+        if position is None:
+            compiled = compiler.compile(expression)
+            order.hidden.append((expression, compiled, None))
+            columns.append((compiled[0], tuple(compiled[1])))
+            position = len(columns) - 1
+        require_sortable(compiler, expression, order.collations)
+        order.keys.append(SortKey(position, ordering.descending, _nulls_first(ordering, compiler)))
+    return order
+
+
+def require_sortable(compiler: Any, expression: Any, collations: set[str | None]) -> None:
+    """Check that Python sorts the expression's values as the database does, if its collation, added, allows it."""
+    kind = type_of(compiler, expression)
+    if compiler.connection.vendor == "sqlite":
+        # Raw values sort by storage class and then as in Python; only a declared collation can differ.
+        collation = collation_of(expression)
+        if collation is not None:
+            collations.add(collation)
+    elif kind in TEXT:
+        collations.add(collation_of(expression))
+    elif kind not in EXACT:
+        what = f"the order of {named(expression)}"
+        raise cannot_merge(
+            compiler.query,
+            f"{what}, whose type {kind} Python does not sort as PostgreSQL does",
+            "Order by other fields, or limit the query to one shard key.",
+        )
+
+
+def is_sortable(compiler: Any, expression: Any) -> bool:
+    """Return whether Python sorts the expression's values as the database does, whatever the collations are."""
+    if compiler.connection.vendor == "sqlite":
+        return collation_of(expression) is None
+    return type_of(compiler, expression) in EXACT
+
+
+def type_of(compiler: Any, expression: Any) -> str:
+    """Return the database type of an expression without its length, "unknown" when Django knows none."""
+    try:
+        output = expression.output_field
+    except (FieldError, AttributeError):
+        return "unknown"
+    kind = output.db_type(compiler.connection)
+    return "unknown" if kind is None else str(kind).partition("(")[0].strip()
+
+
+def collation_of(expression: Any) -> str | None:
+    """Return the collation by which an expression is sorted; None stands for the database's own."""
+    if isinstance(expression, Collate):
+        return str(expression.collation)
+    target = getattr(expression, "target", None)
+    while getattr(target, "remote_field", None) is not None:
+        target = target.target_field
+    own: str | None = getattr(target, "db_collation", None)
+    if own is not None:
+        return own
+    sources = expression.get_source_expressions() if hasattr(expression, "get_source_expressions") else ()
+    found = (collation_of(source) for source in sources if source is not None)
+    return next((collation for collation in found if collation is not None), None)
+
+
+def named(expression: Any) -> str:
+    """Return an expression as an error message names it."""
+    target = getattr(expression, "target", None)
+    return target.name if target is not None else repr(expression)
+
+
+def _columns(select: Sequence[Selected]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the SQL of each column; a composite primary key is one expression of several columns."""
+    for expression, (sql, params), _ in select:
+        if isinstance(expression, ColPairs):
+            yield from [("", ())] * len(expression)
+        else:
+            yield sql, tuple(params)
+
+
+def _position(
+    compiler: Any, ordering: OrderBy, select: Sequence[Selected], columns: list[tuple[str, tuple[Any, ...]]]
+) -> tuple[int | None, Any]:
+    """Return the column of an ORDER BY expression (None: not selected) and the expression itself."""
+    expression: Any = ordering.expression
+    if isinstance(expression, Ref):
+        if isinstance(expression, PositionRef):
+            index = expression.ordinal - 1
+        else:
+            index = next(turn for turn, (_, _, alias) in enumerate(select) if alias == expression.refs)
+        width = sum(len(each) if isinstance(each, ColPairs) else 1 for each, _, _ in select[:index])
+        return width, select[index][0]
+    sql, params = compiler.compile(expression)
+    wanted = (sql, tuple(params))
+    return (columns.index(wanted) if wanted in columns else None), expression
+
+
+def _nulls_first(ordering: OrderBy, compiler: Any) -> bool:
+    if ordering.nulls_first or ordering.nulls_last:
+        return bool(ordering.nulls_first)
+    largest: bool = compiler.connection.features.nulls_order_largest
+    return largest == ordering.descending

@@ -1,0 +1,187 @@
+"""
+How the answers of several shards become one: by which tier, and why; or why not.
+
+Pure: a plan depends on the statement alone, never on where buckets live, so that what is allowed stays allowed when
+a bucket moves. The parts are those that Django's compiler has resolved: expressions, without names in them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+from django.db.models import Aggregate, Avg, Count, Max, Min, Sum
+from django.db.models.expressions import Col, RawSQL, Star, Subquery, Window
+from django.db.models.sql import Query
+from django.db.models.sql.constants import INNER
+from django.db.models.sql.datastructures import BaseTable
+from django.db.models.sql.where import ExtraWhere
+
+from aggregator.refusal import ONE_KEY, cannot_merge
+from sharding import registry
+
+
+class Tier(StrEnum):
+    """How an answer is made; the design's words."""
+
+    ONE_SHARD = "one shard"
+    MERGE = "merge"
+    PARTIALS = "partials"
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What is done with one statement, and why."""
+
+    tier: Tier
+    reason: str
+    #: Different shards may return equal rows, of which DISTINCT keeps one.
+    distinct: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Parts:
+    """The clauses of a statement, with everything in them resolved."""
+
+    query: Query
+    select: Sequence[Any]
+    order_by: Sequence[Any] = ()
+    having: Any = None
+    groups: Sequence[Any] = ()
+    #: The statement filters by a window function.
+    qualify: Any = None
+
+
+#: Aggregates of a whole that can be computed from those of its parts.
+DECOMPOSABLE = (Count, Sum, Min, Max, Avg)
+
+
+def plan(parts: Parts) -> Plan:
+    """
+    Return the plan for a SELECT statement.
+
+    Raises:
+        CannotMerge: no tier answers it exactly.
+    """
+    query = parts.query
+    _refuse_constructs(parts)
+    leaves = list(aggregates([*parts.select, *parts.order_by, parts.having]))
+    if not leaves and not parts.groups:
+        if query.distinct and _disjoint(query, parts.select) is None:
+            return Plan(Tier.MERGE, "rows, and equal rows of different shards count once", distinct=True)
+        return Plan(Tier.MERGE, "rows")
+    own = _disjoint(query, parts.groups)
+    if own is not None:
+        distinct = query.distinct and _disjoint(query, parts.select) is None
+        return Plan(Tier.MERGE, f"no group spans two shards, since {own} is grouped by", distinct=distinct)
+    if query.select_for_update:
+        raise cannot_merge(query, "select_for_update() with aggregates", "Lock the rows by a query of their own.")
+    _refuse_leaves(query, leaves)
+    if not parts.groups:
+        return Plan(Tier.PARTIALS, "aggregates over all rows")
+    return Plan(Tier.PARTIALS, "groups that may have rows on every shard")
+
+
+def plan_outer(query: Any, inner: Plan, *, sliced: bool) -> Plan:
+    """
+    Return the plan for aggregates over the rows of an inner query, of which ``inner`` is the plan.
+
+    Raises:
+        CannotMerge: no tier answers it exactly.
+    """
+    outer = list(query.annotation_select.values())
+    if counts_rows(outer):
+        return Plan(Tier.PARTIALS, f"the number of rows of an inner query ({inner.tier}: {inner.reason})")
+    if inner.tier is not Tier.MERGE or inner.distinct or sliced:
+        what = "a slice" if sliced else "DISTINCT rows" if inner.distinct else "groups that span several shards"
+        raise cannot_merge(query, f"an aggregate over {what}", ONE_KEY)
+    leaves = list(aggregates(outer))
+    _refuse_leaves(query, leaves)
+    return Plan(Tier.PARTIALS, f"aggregates over the rows of an inner query ({inner.reason})")
+
+
+def counts_rows(select: Sequence[Any]) -> bool:
+    """Return whether nothing but COUNT(*) is selected."""
+    return all(
+        type(each) is Count and isinstance(each.get_source_expressions()[0], Star) and not each.filter
+        for each in select
+    )
+
+
+def aggregates(expressions: Iterable[Any]) -> Iterator[Aggregate]:
+    """Yield the aggregates in expressions, the outermost ones."""
+    for each in expressions:
+        if isinstance(each, Aggregate):
+            yield each
+        elif not isinstance(each, (Subquery, Query)):
+            yield from aggregates(sources(each))
+
+
+def sources(node: Any) -> list[Any]:
+    """Return the expressions directly inside an expression or a WHERE clause."""
+    return list(node.get_source_expressions()) if hasattr(node, "get_source_expressions") else []
+
+
+def names_bucket(query: Query, expression: Any, *, with_null: bool = True) -> bool:
+    """
+    Return whether equal values of an expression in two rows mean that the rows lie in the same bucket.
+
+    A column that may be NULL does not, unless NULL does not count: rows without a value are everywhere.
+    """
+    if not isinstance(expression, Col):
+        return False
+    entry = registry.entry(expression.target.model)
+    if entry is None or expression.target.attname not in entry.columns:
+        return False
+    if not with_null:
+        return True
+    join = query.alias_map.get(expression.alias)
+    always = isinstance(join, BaseTable) or getattr(join, "join_type", None) == INNER
+    return always and not expression.target.null
+
+
+def _disjoint(query: Query, expressions: Iterable[Any]) -> str | None:
+    """Return the name of a column that keeps equal rows on one shard, or None."""
+    return next((each.target.name for each in _columns(expressions) if names_bucket(query, each)), None)
+
+
+def _columns(expressions: Iterable[Any]) -> Iterator[Col]:
+    for each in expressions:
+        if isinstance(each, Col):
+            yield each
+        elif hasattr(each, "get_cols"):
+            yield from each.get_cols()
+
+
+def _refuse_constructs(parts: Parts) -> None:
+    query = parts.query
+    if query.combinator:
+        raise cannot_merge(query, f"{query.combinator}()", "Combine the results in Python.")
+    if query.distinct_fields:
+        raise cannot_merge(query, f"distinct({', '.join(map(repr, query.distinct_fields))})", ONE_KEY)
+    if query.extra or query.extra_tables or query.extra_order_by:
+        raise cannot_merge(query, "extra()", "Write it as an annotation or a filter.")
+    if parts.qualify is not None:
+        raise cannot_merge(query, "a filter by a window function", ONE_KEY)
+    for each in _everything([*parts.select, *parts.order_by, parts.having, query.where]):
+        if isinstance(each, Window):
+            raise cannot_merge(query, "a window function", ONE_KEY)
+        if isinstance(each, (RawSQL, ExtraWhere)):
+            raise cannot_merge(query, "raw SQL in a query", "Write it with Django's expressions.")
+
+
+def _everything(expressions: Iterable[Any]) -> Iterator[Any]:
+    for each in expressions:
+        if each is None or isinstance(each, (Col, Subquery, Query)):
+            continue
+        yield each
+        yield from _everything(sources(each))
+
+
+def _refuse_leaves(query: Query, leaves: Iterable[Aggregate]) -> None:
+    for leaf in leaves:
+        extra = getattr(leaf, "extra", None)
+        if type(leaf) not in DECOMPOSABLE or extra or getattr(leaf, "order_by", None) is not None:
+            raise cannot_merge(query, f"{type(leaf).__name__}()", ONE_KEY)

@@ -1,0 +1,60 @@
+"""
+Rows that are fetched from the shards only as they are needed, by one server-side cursor for each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from aggregator import executor
+from aggregator.merge import Row
+
+
+class Stream:
+    """The rows of one shard; the first chunk is fetched while the other shards fetch theirs."""
+
+    def __init__(self, connection: Any, size: int) -> None:
+        self.alias = connection.alias
+        self._cursor = connection.chunked_cursor()
+        self._size = size
+        self._first: list[Row] = []
+
+    def start(self, sql: str, params: Any) -> None:
+        self._cursor.execute(sql, params)
+        self._first = self._cursor.fetchmany(self._size)
+
+    def rows(self) -> Iterator[Row]:
+        chunk = self._first
+        while chunk:
+            yield from chunk
+            chunk = self._cursor.fetchmany(self._size) if len(chunk) == self._size else []
+
+    def close(self) -> None:
+        self._cursor.close()
+
+
+def open_streams(connections: Sequence[Any], sql: str, params: Any, size: int) -> list[Stream]:
+    """Return one started stream for each connection, in their order."""
+    made: dict[str, Stream] = {}
+
+    def start(connection: Any) -> Stream:
+        stream = made[connection.alias] = Stream(connection, size)
+        stream.start(sql, params)
+        return stream
+
+    try:
+        return executor.run(connections, start)
+    except BaseException:
+        for stream in made.values():
+            stream.close()
+        raise
+
+
+def closing(streams: Sequence[Stream], rows: Iterator[Row]) -> Iterator[Row]:
+    """Yield the rows, and close the streams when they end or are left."""
+    try:
+        yield from rows
+    finally:
+        for stream in streams:
+            stream.close()
