@@ -1,0 +1,107 @@
+"""What `shards` prints with --json: one object for each subcommand, of plain values."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from sharding.bucket_map import Imbalance
+from sharding.operations.audit import Finding
+from sharding.operations.audit_report import Report
+from sharding.operations.explanation import Explanation
+from sharding.operations.first_map import Completed, FirstMap
+from sharding.operations.status import Status
+
+
+def first_map_data(first: FirstMap, *, written: bool, adopted: bool) -> dict[str, Any]:
+    return {
+        "written": written,
+        "epoch": 1,
+        "rule": first.rule,
+        "buckets": first.counts,
+        "imbalance": _imbalance(first.imbalance),
+        "warnings": list(first.warnings),
+        "rows_exist": adopted,
+    }
+
+
+def completed_data(done: Completed) -> dict[str, Any]:
+    return {"written": False, "numbered": list(done.numbered), "identified": list(done.identified)}
+
+
+def status_data(found: Status) -> dict[str, Any]:
+    return {
+        "sound": found.sound,
+        "cluster": found.cluster,
+        "epoch": found.epoch,
+        "buckets": found.buckets,
+        "hash": found.hash,
+        "exact": found.exact,
+        "imbalance": _imbalance(found.imbalance),
+        "problems": list(found.problems),
+        "databases": {
+            each.alias: {
+                "up": each.up,
+                "number": each.number,
+                "buckets": each.buckets,
+                "rows": each.rows,
+                "bytes": each.size,
+                "epoch": each.epoch,
+                "identified": each.identified,
+                "problems": list(each.problems),
+            }
+            for each in found.databases
+        },
+    }
+
+
+def explanation_data(found: Explanation) -> dict[str, Any]:
+    return {
+        "model": found.model,
+        "filters": dict(found.filters),
+        "buckets": None if found.buckets is None else list(found.buckets),
+        "shards": list(found.shards),
+        "epoch": found.epoch,
+        "tier": found.tier,
+        "why": found.why,
+        "refusal": found.refusal,
+        "sql": found.sql,
+    }
+
+
+def audit_data(report: Report) -> dict[str, Any]:
+    return {
+        "sound": report.sound,
+        "epoch": report.epoch,
+        "tables": report.tables,
+        "rows": report.rows,
+        "wrong": report.wrong,
+        "repaired": report.repaired,
+        "unreachable": report.unreachable,
+        "findings": [
+            {
+                "model": model,
+                "database": alias,
+                "kind": str(kind),
+                "rows": tally.rows,
+                "repaired": tally.repaired,
+                "examples": [_example(each) for each in tally.examples],
+            }
+            for (model, alias, kind), tally in report.tallies.items()
+        ],
+    }
+
+
+def _example(finding: Finding) -> dict[str, Any]:
+    return {
+        "id": finding.id,
+        "key": finding.key,
+        "field": finding.field,
+        "found": finding.found,
+        "expected": finding.expected,
+    }
+
+
+def _imbalance(imbalance: Imbalance | None) -> dict[str, float] | None:
+    if imbalance is None:
+        return None
+    return {"sd": imbalance.sd, "max_over_mean": imbalance.max_over_mean}

@@ -1,0 +1,146 @@
+"""
+How results look in a terminal of 80 columns: tables for what is compared, sentences for what is wrong.
+"""
+
+from __future__ import annotations
+
+from rich import box
+from rich.console import Console
+from rich.padding import Padding
+from rich.table import Table
+
+from sharding.operations.audit import MEANING, Finding, Kind
+from sharding.operations.audit_report import Report
+from sharding.operations.explanation import Explanation
+from sharding.operations.first_map import Completed, FirstMap
+from sharding.operations.status import DatabaseStatus, Status
+
+NOTHING = "–"
+#: Buckets named one by one.
+NAMED = 12
+
+
+def show_first_map(first: FirstMap, console: Console) -> None:
+    table = _table("database", "buckets", "share")
+    total = len(first.owners)
+    for alias, count in first.counts.items():
+        table.add_row(alias, f"{count:,}", f"{count / total:.1%}")
+    console.print(f"Bucket map, by {first.rule}:\n")
+    console.print(table)
+    console.print(f"\nImbalance: {first.imbalance}")
+    for warning in first.warnings:
+        console.print(f"Warning: {warning}", soft_wrap=False)
+
+
+def show_completed(done: Completed, console: Console) -> None:
+    if done.numbered:
+        console.print(f"Made known: {', '.join(done.numbered)}.")
+    if done.identified:
+        console.print(f"Wrote its identity into {', '.join(done.identified)}.")
+    console.print("The bucket map is as it was. Move buckets with `manage.py rebalance`.")
+
+
+def show_status(found: Status, console: Console) -> None:
+    name = f"Cluster {found.cluster}" if found.cluster else "Not initialised"
+    epoch = NOTHING if found.epoch is None else found.epoch
+    console.print(f"{name}\nepoch {epoch}, {found.buckets} buckets, hash {found.hash}\n")
+    rows = "rows" if found.exact else "rows (est.)"
+    table = _table("database", "server", "buckets", rows, "size", "epoch", "identity")
+    for each in found.databases:
+        table.add_row(*_cells(each))
+    console.print(table)
+    if found.imbalance is not None:
+        console.print(f"\nImbalance: {found.imbalance}")
+    problems = [*found.problems, *(f"{each.alias}: {text}" for each in found.databases for text in each.problems)]
+    if problems:
+        console.print("\nProblems:")
+        for problem in problems:
+            console.print(Padding(problem, (0, 0, 0, 2)))
+
+
+def show_explanation(found: Explanation, console: Console) -> None:
+    filters = ", ".join(f"{name}={value!r}" for name, value in found.filters.items())
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column(overflow="fold")
+    table.add_row("Query", f"{found.model}.objects.filter({filters})")
+    table.add_row("Buckets", _buckets(found.buckets))
+    table.add_row("Shards", ", ".join(found.shards) or NOTHING)
+    table.add_row("Tier", found.tier or NOTHING)
+    table.add_row("Why", found.why)
+    if found.refusal:
+        table.add_row("Refused", found.refusal)
+    if found.sql:
+        table.add_row("SQL", found.sql)
+    console.print(table)
+
+
+def show_audit(report: Report, console: Console) -> None:
+    console.print(f"{report.rows:,} rows of {report.tables} tables, compared with epoch {report.epoch} of the map.")
+    for alias, reason in report.unreachable.items():
+        console.print(f"{alias} does not answer: {reason}")
+    if not report.tallies:
+        if not report.unreachable:
+            console.print("Every row is where it belongs.")
+        return
+    table = _table("model", "database", "rows", "what is wrong", right=("rows",))
+    for (model, alias, kind), tally in report.tallies.items():
+        table.add_row(model, alias, f"{tally.rows:,}", MEANING[kind])
+    console.print()
+    console.print(table)
+    console.print("\nFor example:")
+    for tally in report.tallies.values():
+        for example in tally.examples:
+            console.print(Padding(_example(example), (0, 0, 0, 2)))
+    if report.repaired:
+        console.print(f"\n{report.repaired:,} stored buckets were put right.")
+
+
+def size(count: int | None) -> str:
+    """Return a number of bytes for reading."""
+    if count is None:
+        return NOTHING
+    value, unit = float(count), "B"
+    for larger in ("kB", "MB", "GB", "TB"):
+        if value < 1024:
+            break
+        value, unit = value / 1024, larger
+    return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
+
+
+def _table(*columns: str, right: tuple[str, ...] | None = None) -> Table:
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+    numbers = right or ("buckets", "share", "rows", "rows (est.)", "size", "epoch")
+    for column in columns:
+        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return table
+
+
+def _cells(each: DatabaseStatus) -> tuple[str, ...]:
+    identity = {None: NOTHING, True: "ok", False: "WRONG"}[each.identified]
+    return (
+        each.alias,
+        "up" if each.up else "DOWN",
+        f"{each.buckets:,}",
+        NOTHING if each.rows is None else f"{each.rows:,}",
+        size(each.size),
+        NOTHING if each.epoch is None else str(each.epoch),
+        identity,
+    )
+
+
+def _buckets(buckets: tuple[int, ...] | None) -> str:
+    if buckets is None:
+        return "any"
+    named = ", ".join(map(str, buckets[:NAMED])) or "none"
+    return named if len(buckets) <= NAMED else f"{named} and {len(buckets) - NAMED} more"
+
+
+def _example(finding: Finding) -> str:
+    row = f"{finding.model} {finding.id!s} on {finding.alias}, key {finding.key!r}"
+    if finding.kind is Kind.KEY:
+        return f"{row}: {MEANING[finding.kind]}"
+    found = "none" if finding.found is None else finding.found
+    if finding.kind is Kind.OWNER:
+        return f"{row}: belongs to {finding.expected}"
+    return f"{row}: {finding.field} says bucket {found}, the key says {finding.expected}"

@@ -1,0 +1,144 @@
+"""
+Where a query would go and why, without sending it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from django.core.exceptions import EmptyResultSet
+from django.db.models import Model, QuerySet
+
+from sharding import cluster_map, locality, registry, routing
+from sharding.backends.compilers import native_class, unbounded
+from sharding.errors import ShardingError
+from sharding.registry import Entry
+
+ONE_SHARD = "one shard"
+NO_SHARD = "no query"
+
+
+class Planned(Protocol):
+    """What the aggregator says of a query over several buckets."""
+
+    @property
+    def tier(self) -> str: ...
+
+    @property
+    def reason(self) -> str: ...
+
+
+Planner = Callable[[QuerySet[Any]], Planned]
+
+_planner: Planner | None = None
+
+
+def install_planner(function: Planner | None) -> None:
+    """
+    Install what names the tier of a query over several buckets; it raises where the query cannot be merged.
+
+    The aggregator does, since this package knows nothing of it.
+    """
+    global _planner
+    _planner = function
+
+
+@dataclass(frozen=True, slots=True)
+class Explanation:
+    """What would happen to one query."""
+
+    model: str
+    filters: Mapping[str, Any]
+    #: The buckets that the filters prove; None when they prove nothing.
+    buckets: tuple[int, ...] | None
+    #: The shards that would be asked.
+    shards: tuple[str, ...]
+    epoch: int
+    tier: str | None
+    why: str
+    #: Why the query is refused as it stands; what the rest says then needs fan_out(), or does not happen.
+    refusal: str | None
+    sql: str | None
+
+
+def explain(model: type[Model], filters: Mapping[str, Any], order_by: tuple[str, ...] = ()) -> Explanation:
+    """
+    Return where ``model.objects.filter(**filters)`` would go. The map is read, the query is not sent.
+
+    Raises:
+        NotSharded: the model is not sharded.
+        FieldError, ValueError, ValidationError: the filters are not the model's.
+    """
+    entry = registry.get(model)
+    queryset = model._default_manager.filter(**filters).order_by(*order_by)
+    buckets = routing.buckets_of(queryset.query)
+    bucket_map = cluster_map.current()
+    shards = bucket_map.aliases if buckets is None else bucket_map.owners_of(buckets)
+    tier, why, refusal = _decided(entry, queryset, buckets, shards)
+    return Explanation(
+        model=entry.label,
+        filters=dict(filters),
+        buckets=None if buckets is None else tuple(sorted(buckets)),
+        shards=shards if tier else (),
+        epoch=bucket_map.epoch,
+        tier=tier,
+        why=why,
+        refusal=refusal,
+        sql=_sql(queryset, shards[0]) if shards and tier else None,
+    )
+
+
+def _decided(
+    entry: Entry, queryset: QuerySet[Any], buckets: routing.Buckets, shards: tuple[str, ...]
+) -> tuple[str | None, str, str | None]:
+    """Return the tier, why it is that one, and why the query as it stands is refused."""
+    try:
+        locality.check(queryset.query, entry, buckets)
+    except ShardingError as error:
+        return None, "The query reads more than rows of its own buckets.", str(error)
+    if buckets is not None and not buckets:
+        return NO_SHARD, "The filters match no row, so no database is asked.", None
+    if buckets is not None and len(buckets) == 1:
+        return ONE_SHARD, f"The filters prove bucket {min(buckets)}, which {shards[0]!r} owns.", None
+    if buckets is None:
+        proof, refusal = f"The filters do not limit {entry.key}", str(unbounded(entry))
+    else:
+        proof, refusal = f"The filters prove {len(buckets)} buckets", None
+    try:
+        planned = None if _planner is None else _planner(_opted_in(queryset))
+    except ShardingError as error:
+        return None, f"{proof}, and the answers of several shards cannot be merged.", str(error)
+    if planned is None:
+        return (
+            None,
+            f"{proof}, and nothing is installed that merges answers.",
+            refusal or ("Add 'aggregator' to INSTALLED_APPS."),
+        )
+    return str(planned.tier), f"{proof}; {planned.reason}.", refusal
+
+
+def _opted_in(queryset: QuerySet[Any]) -> QuerySet[Any]:
+    """Return the queryset with the mark of fan_out()."""
+    marked: Any = queryset.all()
+    marked.query.fan_out = True
+    return marked  # type: ignore[no-any-return]
+
+
+def _sql(queryset: QuerySet[Any], alias: str) -> str | None:
+    connection = cluster_map.connection_of(alias)
+    try:
+        sql, params = native_class(connection, "SQLCompiler")(queryset.query, connection, alias).as_sql()
+    except EmptyResultSet:
+        return None
+    return str(sql % tuple(map(_literal, params)))
+
+
+def _literal(value: Any) -> str:
+    """Return a parameter for reading. What the driver makes of it is never seen by anybody but the server."""
+    if value is None:
+        return "NULL"
+    if isinstance(value, (bool, int, float)):
+        return str(value)
+    return "'" + str(value).replace("'", "''") + "'"

@@ -1,0 +1,204 @@
+"""
+The first bucket map of a cluster: proposed, compared with the rows that are there already, and written.
+
+Run again, it leaves the map alone and makes shards known that were declared since.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+
+from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
+
+from sharding import cluster_map, conf, initialisation, placement, stored_cluster
+from sharding.bucket_map import BucketMap, Imbalance
+from sharding.errors import MapConflict, MapOutdated, ShardsUnavailable, UnknownShard
+from sharding.operations import misplacement, places
+from sharding.operations.adoption import modulo_owners
+
+#: Key of the advisory lock by which two aliases of one database betray themselves.
+LOCK = 0x5AAD
+
+
+@dataclass(frozen=True, slots=True)
+class Wish:
+    """What was asked for; what is left out comes from SHARDING."""
+
+    placement: str | None = None
+    weights: Mapping[str, float] = field(default_factory=dict)
+    pins: Mapping[int, str] = field(default_factory=dict)
+    all_on: str | None = None
+    adopt_modulo: int | None = None
+
+    def __bool__(self) -> bool:
+        return self != Wish()
+
+
+@dataclass(frozen=True, slots=True)
+class FirstMap:
+    """A proposal: who owns which bucket, by what rule, and how even that is."""
+
+    owners: tuple[str, ...]
+    rule: str
+    imbalance: Imbalance
+    warnings: tuple[str, ...] = ()
+
+    @property
+    def counts(self) -> dict[str, int]:
+        """How many buckets each database would own; declared shards that own none are in it."""
+        found = BucketMap(0, self.owners).counts()
+        return {alias: found.get(alias, 0) for alias in places.databases() if alias in found or alias != "default"}
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What running it again has made known; the bucket map is as it was."""
+
+    numbered: tuple[str, ...]
+    identified: tuple[str, ...]
+
+
+def proposed(wish: Wish) -> FirstMap:
+    """
+    Return the map that a wish leads to. Without shards, `default` owns everything.
+
+    Raises:
+        UnknownShard: an alias is no shard of this cluster.
+        MapConflict: rows do not live where --adopt-modulo says.
+        ValueError: the placement cannot do what is asked.
+    """
+    settings = conf.current()
+    if wish.adopt_modulo is not None:
+        owners = modulo_owners(wish.adopt_modulo)
+        return FirstMap(owners, f"key % {wish.adopt_modulo}", BucketMap(0, owners).imbalance())
+    whole = wish.all_on or (None if settings.shards else DEFAULT_DB_ALIAS)
+    if whole is not None:
+        _require_known(whole)
+        owners = (whole,) * settings.buckets
+        return FirstMap(owners, f"all on {whole}", BucketMap(0, owners).imbalance())
+    name = wish.placement or settings.placement
+    pins = {**settings.pins, **wish.pins}
+    # `default` takes part in a placement only where a pin or a weight names it.
+    named = {*pins.values(), *settings.weights, *wish.weights} & {DEFAULT_DB_ALIAS}
+    found = placement.propose(
+        name,
+        (*named, *settings.shards),
+        settings.buckets,
+        weights={**settings.weights, **wish.weights},
+        pins=pins,
+    )
+    return FirstMap(found.owners, name, found.imbalance, found.warnings)
+
+
+def check_databases() -> None:
+    """
+    Check that every database answers, is migrated, is no other cluster's, and is a database of its own.
+
+    Raises:
+        ShardsUnavailable: some do not answer.
+        MapConflict: one is not migrated, belongs to another cluster, or has two aliases.
+    """
+    failures: dict[str, BaseException] = {}
+    for alias in places.databases():
+        try:
+            if not stored_cluster.has_tables(alias):
+                raise MapConflict(
+                    f"The database of {alias!r} has no tables of the app 'sharding'. Run `manage.py migrate_all` first."
+                )
+        except Error as error:
+            failures[alias] = error
+    if failures:
+        reasons = "; ".join(f"{alias}: {' '.join(str(error).split())}" for alias, error in failures.items())
+        raise ShardsUnavailable(
+            f"Nothing was initialised, because some databases do not answer. {reasons}", failures=failures
+        )
+    _check_distinct()
+
+
+def refuse_strangers() -> None:
+    """
+    Refuse databases that belong to a cluster, before there is one.
+
+    Raises:
+        MapConflict: one says that it does.
+    """
+    for alias in places.databases():
+        found = stored_cluster.identity(alias)
+        if found is not None:
+            raise MapConflict(
+                f"The database of {alias!r} says that it is {found.shard!r} of cluster {found.cluster}, but this "
+                f"control database holds no cluster. Correct the URL of {alias!r}, or restore the control database."
+            )
+
+
+def refuse_misplaced(first: FirstMap) -> None:
+    """
+    Refuse a map under which stored rows would not be found.
+
+    Raises:
+        MapConflict: rows are on a database that would not own them.
+    """
+    misplacement.refuse(list(misplacement.misplaced(first.owners, places.databases())))
+
+
+def write(first: FirstMap) -> None:
+    """Store the map as epoch 1, number the shards, and write its identity into every database."""
+    initialisation.initialise(first.owners)
+    initialisation.identify_all()
+
+
+def complete() -> Completed:
+    """
+    Number and identify the shards that were declared since the cluster was initialised.
+
+    Raises:
+        MapConflict: nothing is missing; or a database is another shard than its alias says.
+        MapOutdated: a shard has seen a newer map than the control database holds.
+    """
+    cluster_map.refresh()
+    stored = stored_cluster.cluster()
+    if stored is None:
+        raise MapConflict("The cluster vanished from the control database while it was read. Run the command again.")
+    numbered = tuple(alias for alias in places.databases() if alias not in stored.numbers)
+    silent = []
+    for alias in places.databases():
+        found = stored_cluster.identity(alias)
+        if found is None:
+            silent.append(alias)
+            continue
+        message = stored_cluster.contradiction(alias, found, stored)
+        if message is not None and found.cluster == stored.uuid and found.shard == alias:
+            raise MapOutdated(f"{message} Restore the newest map of the control database.", alias=alias)
+        if message is not None:
+            raise MapConflict(f"{message} Correct the URL of {alias!r}.")
+    if not numbered and not silent:
+        raise MapConflict("This cluster is initialised already. Buckets move with `manage.py rebalance`.")
+    initialisation.number_shards()
+    for alias in silent:
+        initialisation.identify(alias)
+    cluster_map.refresh()
+    return Completed(numbered, tuple(silent))
+
+
+def _require_known(alias: str) -> None:
+    if alias not in places.databases():
+        raise UnknownShard(
+            f"{alias!r} is no shard of this cluster. Its databases are {', '.join(places.databases())}.", alias=alias
+        )
+
+
+def _check_distinct() -> None:
+    aliases = [alias for alias in places.databases() if places.is_postgresql(alias)]
+    with ExitStack() as stack:
+        for alias in aliases:
+            stack.enter_context(transaction.atomic(using=alias))
+            with connections[alias].cursor() as cursor:
+                # Advisory locks are held by a session within one database: a second session is refused there alone.
+                cursor.execute("SELECT pg_try_advisory_xact_lock(%s)", [LOCK])
+                if not cursor.fetchone()[0]:
+                    raise MapConflict(
+                        f"The database of {alias!r} has another alias as well, or is being initialised by somebody "
+                        f"else. Give every shard a database of its own."
+                    )
