@@ -5,7 +5,7 @@ database, from the same objects, by COPY.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import Any
@@ -17,14 +17,12 @@ from demo.copying import copy
 from demo.data_set import DataSet
 from demo.flights.models import Airline, Airport, Flight, Plane
 from demo.records import Record
+from demo.report import Advance
 from demo.servers import REFERENCE
 
 BATCH = 5_000
 #: Lines of the table of flights.
 FLIGHTS = 336_776
-
-#: Is told how many rows more are loaded.
-Advance = Callable[[int], None]
 
 
 @dataclass
@@ -33,7 +31,7 @@ class Loaded:
 
     flights: int = 0
     planes: int = 0
-    without_key: list[Record] = field(default_factory=list)
+    without_tailnum: list[Record] = field(default_factory=list)
 
 
 def load(data: DataSet, advance: Advance, rows: int | None = None) -> Loaded:
@@ -45,7 +43,7 @@ def load(data: DataSet, advance: Advance, rows: int | None = None) -> Loaded:
         loaded.planes += _load_sharded(Plane, plane_batch)
     flights = records.read(data.open("flights"), records.FLIGHTS)
     for batch in records.batches(islice(flights, rows), BATCH):
-        loaded.without_key += [record for record in batch if record["plane_id"] is None]
+        loaded.without_tailnum += [record for record in batch if record["plane_id"] is None]
         loaded.flights += _load_sharded(Flight, (record for record in batch if record["plane_id"] is not None))
         advance(len(batch))
     return loaded

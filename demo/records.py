@@ -7,7 +7,7 @@ from __future__ import annotations
 import csv
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import datetime
-from functools import lru_cache
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -17,7 +17,7 @@ Record = dict[str, Any]
 UNKNOWN = "NA"
 
 
-@lru_cache(maxsize=None)
+@cache
 def _time(text: str) -> datetime:
     # Flights share some 7,000 hours.
     return datetime.fromisoformat(text)

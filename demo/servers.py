@@ -22,6 +22,9 @@ from scripts.postgres_programs import ClusterError
 SHARDS = 4
 FOLDER = Path("var/demo-cluster")
 REFERENCE = "reference"
+REFERENCE_VARIABLE = "REFERENCE_URL"
+#: How the benchmark's variables begin: the cluster's databases once more, with Django's own ENGINE.
+PLAIN_PREFIX = "PLAIN_URL_"
 
 
 @contextmanager
@@ -45,14 +48,12 @@ def running(folder: Path = FOLDER) -> Iterator[Cluster]:
 
 
 def export(cluster: Cluster) -> None:
-    """Put the URLs of the servers into this process's environment, where ``demo.settings`` reads them."""
+    """Put the URLs of the servers, and no others, into this process's environment, for ``demo.settings``."""
+    for name in list(os.environ):
+        if name.startswith(("DATABASE_URL", "SHARD_URL", REFERENCE_VARIABLE, PLAIN_PREFIX)):
+            del os.environ[name]
     os.environ.update(cluster.env())
-    os.environ["REFERENCE_URL"] = cluster.url("control", database=REFERENCE)
-    for name in cluster.env():
-        if name.startswith("SHARD_URL_"):
-            # The same databases once more, with Django's own ENGINE: what the benchmark compares with.
-            os.environ[name.replace("SHARD_URL_", "PLAIN_URL_")] = os.environ[name]
-    os.environ["PLAIN_URL_CONTROL"] = os.environ["DATABASE_URL"]
+    os.environ[REFERENCE_VARIABLE] = cluster.url("control", database=REFERENCE)
 
 
 def _create_reference(cluster: Cluster) -> None:

@@ -10,6 +10,7 @@ import os
 
 import environ
 
+from demo.servers import PLAIN_PREFIX, REFERENCE_VARIABLE
 from sharding import env
 
 SECRET_KEY = "only for the demo"
@@ -21,8 +22,7 @@ INSTALLED_APPS = ["sharding", "aggregator", "demo.flights"]
 DATABASES = env.databases()
 DATABASE_ROUTERS = ["sharding.router.ShardRouter"]
 
-#: Databases beside the cluster, with Django's own ENGINE: REFERENCE_URL becomes "reference".
 for _name in sorted(os.environ):
-    if _name == "REFERENCE_URL" or _name.startswith("PLAIN_URL_"):
-        _alias = _name.lower().replace("_url", "")
-        DATABASES[_alias] = environ.Env.db_url_config(os.environ[_name])
+    if _name == REFERENCE_VARIABLE or _name.startswith(PLAIN_PREFIX):
+        # REFERENCE_URL becomes "reference", PLAIN_URL_A "plain_a".
+        DATABASES[_name.lower().replace("_url", "")] = environ.Env.db_url_config(os.environ[_name])

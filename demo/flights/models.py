@@ -14,6 +14,8 @@ class Airline(models.Model):
     code = models.CharField(max_length=2, primary_key=True)
     name = models.CharField(max_length=60)
 
+    objects = models.Manager()
+
     def __str__(self) -> str:
         return self.name
 
@@ -24,6 +26,8 @@ class Airport(models.Model):
     latitude = models.FloatField()
     longitude = models.FloatField()
     time_zone = models.CharField(max_length=40, null=True)  # noqa: DJ001 - the data set does not know all
+
+    objects = models.Manager()
 
     def __str__(self) -> str:
         return self.name
@@ -41,6 +45,8 @@ class Plane(ShardedModel):
     seats = models.IntegerField()
     engine = models.CharField(max_length=20)
 
+    flights: models.Manager[Flight]
+
     def __str__(self) -> str:
         return self.tailnum
 
@@ -50,9 +56,7 @@ class Flight(ShardedModel):
 
     id = ShardUUIDField(primary_key=True)
     # Without a constraint, since 721 tail numbers of the data set have no plane.
-    plane = models.ForeignKey(
-        Plane, models.CASCADE, db_constraint=False, db_column="tailnum", related_name="flights"
-    )
+    plane = models.ForeignKey(Plane, models.CASCADE, db_constraint=False, db_column="tailnum", related_name="flights")
     # These are global, so their rows are on another server.
     carrier = models.ForeignKey(Airline, models.PROTECT, db_constraint=False, db_index=False, related_name="flights")
     origin = models.ForeignKey(Airport, models.PROTECT, db_constraint=False, db_index=False, related_name="departures")

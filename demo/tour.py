@@ -1,0 +1,44 @@
+"""
+The demo from empty servers to the summary.
+"""
+
+from __future__ import annotations
+
+from django.db import connections
+
+from demo import cluster_setup, loading
+from demo.chapters import CHAPTERS
+from demo.data_set import DataSet
+from demo.performance import perform
+from demo.report import Report
+from demo.step import steps_of
+from sharding import cluster_map
+
+
+def walk(data: DataSet, report: Report, *, rows: int | None = None, corrupt: bool = False) -> int:
+    """Prepare the cluster, run every step of every chapter, and return the exit code."""
+    with report.timed("The tables on every database, and the bucket map"):
+        cluster_setup.migrate()
+        cluster_setup.initialise_cluster()
+    total = min(rows or loading.FLIGHTS, loading.FLIGHTS)
+    with (
+        report.timed("All rows in the cluster, and once more in one database"),
+        report.progress("Flights", total) as advance,
+    ):
+        loaded = loading.load(data, advance, rows)
+    if corrupt:
+        _corrupt(cluster_map.current().aliases[0])
+    for chapter in CHAPTERS:
+        report.chapter(chapter)
+        for step in steps_of(chapter):
+            report.step(step, perform(step, {"without_tailnum": loaded.without_tailnum}))
+    report.summary()
+    return 1 if report.failed else 0
+
+
+def _corrupt(alias: str) -> None:
+    with connections[alias].cursor() as cursor:
+        cursor.execute(
+            "UPDATE flights_flight SET distance = distance + 1, arrival_delay = COALESCE(arrival_delay, 0) + 1 "
+            "WHERE id = (SELECT id FROM flights_flight ORDER BY time_hour DESC, id DESC LIMIT 1)"
+        )
