@@ -23,19 +23,19 @@ def aggregate_compiler(request: FanOutRequest) -> Any:
     """Return the compiler of an aggregate over an inner query."""
     if len(request.aliases) == 1:
         native = request.native()
-        checked = _checked(type(native))(native.query, native.connection, native.using, native.elide_empty)
+        made: Any = type(native)
+        checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
         checked.request = request
         return checked
     connection = compilers.home_of(request)
-    return _aggregating(native_class(connection, compilers.AGGREGATE))(request, connection)
+    native_type: Any = native_class(connection, compilers.AGGREGATE)
+    return _aggregating(native_type)(request, connection)
 
 
 def inner_compiler(request: FanOutRequest) -> Any:
     """Return the compiler of the inner query alone, as if it were asked for by itself."""
     query: Any = request.query
-    return compilers.select_compiler(
-        replace(request, name=compilers.SELECT, query=query.inner_query.clone(), elide_empty=request.elide_empty)
-    )
+    return compilers.select_compiler(replace(request, name=compilers.SELECT, query=query.inner_query.clone()))
 
 
 def plan_of(request: FanOutRequest, inner: Any) -> Plan:
@@ -101,10 +101,11 @@ class Aggregating:
         """Count on the shards: as many rows each as the slice can need."""
         sql, params = inner.as_sql(with_col_aliases=True)
         task = finishing.fetching(f"SELECT COUNT(*) FROM ({sql}) subquery", params)
-        number = sum(rows[0][0] for rows in executor.run(connections, task))
+        number: int = sum(rows[0][0] for rows in executor.run(connections, task))
         if inner.high is not None:
             number = min(number, inner.high)
-        return max(0, number - inner.low)
+        skipped: int = inner.low
+        return max(0, number - skipped)
 
     def explain_query(self) -> Iterator[str]:
         for alias in self.request.aliases:
@@ -113,10 +114,10 @@ class Aggregating:
 
 
 @cache
-def _aggregating(native: type[Any]) -> type[Any]:
+def _aggregating(native: Any) -> Any:
     return type(f"Aggregating{native.__name__}", (Aggregating, native), {})
 
 
 @cache
-def _checked(native: type[Any]) -> type[Any]:
+def _checked(native: Any) -> Any:
     return type(f"Checked{native.__name__}", (CheckedAggregate, native), {})

@@ -10,6 +10,9 @@ class AggregatorConfig(AppConfig):
 
     def ready(self) -> None:
         from aggregator.compilers import compiler_for
+        from aggregator.explanation import explain
         from sharding.backends import hook
+        from sharding.operations.explanation import install_planner
 
         hook.install(compiler_for)
+        install_planner(explain)

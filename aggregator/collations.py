@@ -98,7 +98,9 @@ def _is_deterministic(connection: Any, collation: str) -> bool:
         return False
     place = (connection.alias, connection.settings_dict["NAME"], collation)
     if place not in _deterministic:
-        answer = _ask(connection, "SELECT bool_and(collisdeterministic) FROM pg_collation WHERE collname = %s", collation)
+        answer = _ask(
+            connection, "SELECT bool_and(collisdeterministic) FROM pg_collation WHERE collname = %s", collation
+        )
         _deterministic[place] = answer is not False
     return _deterministic[place]
 

@@ -12,7 +12,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Max, Min, Sum, When
+from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Max, Min, When
 from django.db.models.expressions import Col, RawSQL, Ref, Subquery
 from django.db.models.sql import Query
 
@@ -32,7 +32,7 @@ AVERAGED = {"smallint", "integer", "bigint", "numeric", "double precision", "int
 class Builder:
     """Builds both statements from a compiler whose clauses are resolved."""
 
-    def __init__(self, compiler: Any, groups: Sequence[Any], leaves: Sequence[Aggregate]) -> None:
+    def __init__(self, compiler: Any, groups: Sequence[Any], leaves: Sequence[Any]) -> None:
         self.compiler = compiler
         self.columns: list[Sql] = []
         self.types: list[str] = []
@@ -75,7 +75,7 @@ class Builder:
         copy.set_source_expressions([None if each is None else self.finished(each) for each in inner])
         return copy
 
-    def _finished(self, leaf: Aggregate) -> str:
+    def _finished(self, leaf: Any) -> str:
         kind = type(leaf)
         if leaf.distinct and not self._pushes_distinct:
             column = self._distinct[self._key(leaf)]
@@ -95,30 +95,30 @@ class Builder:
         # SUM(bigint) is numeric; the type of the part itself is known when the shards have answered.
         return f"CAST(SUM({part}) AS {TYPE_OF.format(part[3:])})"
 
-    def _part(self, leaf: Aggregate, function: str) -> str:
+    def _part(self, leaf: Any, function: str) -> str:
         sql, params = leaf.as_sql(self.compiler, self.compiler.connection, function=function)
         return self._add((sql, tuple(params)), "")
 
-    def _typed(self, leaf: Aggregate, sql: str) -> str:
+    def _typed(self, leaf: Any, sql: str) -> str:
         # As Django's SQLiteNumericMixin: without it, a number would be compared with a parameter's text.
         if self._is_sqlite and isinstance(leaf.output_field, DecimalField):
             return f"CAST({sql} AS NUMERIC)"
         return sql
 
-    def _require_averaged(self, leaf: Aggregate) -> None:
+    def _require_averaged(self, leaf: Any) -> None:
         kind = ordering.type_of(self.compiler, leaf.get_source_expressions()[0])
         if not self._is_sqlite and kind not in AVERAGED:
             raise cannot_merge(self.compiler.query, f"Avg() over the type {kind}", ONE_KEY)
 
-    def _distinct_column(self, leaf: Aggregate) -> str:
+    def _distinct_column(self, leaf: Any) -> str:
         expression = leaf.get_source_expressions()[0]
         return self._collate(self._column(self._counted(leaf)), expression)
 
-    def _key(self, leaf: Aggregate) -> Any:
+    def _key(self, leaf: Any) -> Any:
         sql, params = self.compiler.compile(self._counted(leaf))
         return sql, tuple(params)
 
-    def _counted(self, leaf: Aggregate) -> Any:
+    def _counted(self, leaf: Any) -> Any:
         """Return what a DISTINCT aggregate is about: NULL where its filter does not hold."""
         expression = leaf.get_source_expressions()[0]
         if not leaf.filter:
@@ -126,7 +126,7 @@ class Builder:
         condition = getattr(leaf.filter, "condition", leaf.filter)
         return Case(When(condition, then=expression))
 
-    def _on_one_shard(self, leaf: Aggregate) -> bool:
+    def _on_one_shard(self, leaf: Any) -> bool:
         expression = leaf.get_source_expressions()[0]
         return type(leaf) is Count and names_bucket(self.compiler.query, expression, with_null=False)
 

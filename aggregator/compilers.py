@@ -17,9 +17,10 @@ from django.db.models.expressions import OrderBy
 from django.db.models.sql.compiler import PositionRef
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
-from aggregator import collations, executor, finishing, merge, ordering, partials, planner, streaming
+from aggregator import executor, finishing, merge, ordering, partials, streaming
 from aggregator.merge import Row
-from aggregator.planner import Parts, Plan, Tier
+from aggregator.planner import Tier
+from aggregator.planning import Planning
 from sharding import cluster_map, locality, registry
 from sharding.backends.compilers import native_class
 from sharding.backends.hook import FanOutRequest
@@ -47,11 +48,13 @@ def compiler_for(request: FanOutRequest) -> Any:
 def select_compiler(request: FanOutRequest) -> Any:
     if len(request.aliases) == 1:
         native = request.native()
-        checked = _checked(type(native))(native.query, native.connection, native.using, native.elide_empty)
+        made: Any = type(native)
+        checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
         checked.request = request
         return checked
     connection = home_of(request)
-    return _merging(native_class(connection, SELECT))(request, connection)
+    native_type: Any = native_class(connection, SELECT)
+    return _merging(native_type)(request, connection)
 
 
 def home_of(request: FanOutRequest) -> Any:
@@ -61,81 +64,22 @@ def home_of(request: FanOutRequest) -> Any:
     return cluster_map.connection_of(next(alias for alias in request.aliases if alias != request.door.alias))
 
 
-class Planning:
-    """Mixin of Django's SQLCompiler: it plans as soon as the clauses are resolved."""
-
-    query: Any
-    connection: Any
-    plan: Plan
-    order: ordering.Order
-    groups: list[Any]
-    request: FanOutRequest
-
-    def collapse_group_by(self, expressions: list[Any], having: Any) -> list[Any]:
-        self.groups = list(dict.fromkeys(expressions))
-        return super().collapse_group_by(expressions, having)  # type: ignore[misc,no-any-return]
-
-    def get_extra_select(self, order_by: list[Any], select: list[Any]) -> list[Any]:
-        compiler: Any = self
-        extra: list[Any] = super().get_extra_select(order_by, select)  # type: ignore[misc]
-        self.groups = []
-        compiler.get_group_by([*select, *extra], order_by)
-        self.plan = planner.plan(
-            Parts(
-                self.query,
-                [expression for expression, _, _ in select],
-                [ordering.expression for ordering, _ in order_by],
-                compiler.having,
-                self.groups,
-                compiler.qualify,
-            )
-        )
-        return self.sorted_select(order_by, [*select, *extra], extra)
-
-    def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
-        self.order = ordering.Order()
-        if self.plan.tier is Tier.MERGE and not self.drops_order:
-            self.order = ordering.order_of(self, order_by, select)
-        if self.plan.distinct:
-            self._require_equality(select)
-        return extra
-
-    @property
-    def drops_order(self) -> bool:
-        # Django ignores Meta.ordering where rows are grouped.
-        compiler: Any = self
-        return bool(compiler._meta_ordering) and bool(self.groups)
-
-    def _require_equality(self, select: list[Any]) -> None:
-        named = set()
-        for expression, _, _ in select:
-            for each in expression.get_cols() if hasattr(expression, "get_cols") else [expression]:
-                kind = ordering.type_of(self, each)
-                if self.connection.vendor != "sqlite" and kind not in ordering.EQUAL:
-                    raise ordering.cannot_merge(
-                        self.query,
-                        f"DISTINCT over {ordering.named(each)} of the type {kind}",
-                        "Select other fields, or limit the query to one shard key.",
-                    )
-                named.add(ordering.collation_of(each))
-        self.equalities = named
-
-    def verify_collations(self, connections: Sequence[Any]) -> None:
-        """Check what depends on the databases' collations."""
-        if self.order.collations:
-            collations.require_code_points(self.query, connections, self.order.collations)
-        if self.plan.distinct:
-            collations.require_equality(self.query, connections, self.equalities)
-
-
 class Checked(Planning):
     """One shard owns all buckets today: what several could not answer is refused, and Django's statement is sent."""
 
+    _executes = False
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        self._executes = True
+        return super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         sql = super().as_sql(*args, **kwargs)  # type: ignore[misc]
-        self.verify_collations([self.connection])
         if self.plan.tier is Tier.PARTIALS:
-            partials.verify(self)
+            self.plan_only()
+        elif self._executes:
+            # str(query) asks no database.
+            self.verify_collations([self.connection])
         return sql
 
 
@@ -166,11 +110,13 @@ class Merging(Planning):
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         with self.connection.sharded_statements():
-            sql = super().as_sql(*args, **kwargs)  # type: ignore[misc]
-        if self.query.select_related:
-            compiler: Any = self
-            locality.check_selected(self.query, compiler.klass_info, registry.entry(self.query.model))
-        return sql
+            return super().as_sql(*args, **kwargs)  # type: ignore[misc]
+
+    def get_from_clause(self) -> Any:
+        # Ordering and select_related() make their joins while the query is compiled.
+        compiler: Any = self
+        locality.check_compiled(self.query, compiler.klass_info, registry.entry(self.query.model))
+        return super().get_from_clause()  # type: ignore[misc]
 
     def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
         if self.drops_order:
@@ -213,7 +159,7 @@ class Merging(Planning):
         if self.groups or self.query.distinct:
             for ordinal, (expression, _, alias) in enumerate(select, start=1):
                 if not hasattr(expression, "get_cols"):
-                    yield PositionRef(ordinal, alias, expression)
+                    yield position_of(ordinal, alias, expression)
             return
         base = self.query.get_initial_alias()
         for field in self.query.get_meta().pk_fields:
@@ -265,16 +211,20 @@ class Merging(Planning):
             return self._merged(executor.run(connections, finishing.fetching(sql, params)))
 
     def _merged(self, streams: Sequence[Any]) -> Iterator[Row]:
-        return merge.merged(
-            streams, self.order.keys, distinct=self.plan.distinct, low=self.low, high=self.high
-        )
+        return merge.merged(streams, self.order.keys, distinct=self.plan.distinct, low=self.low, high=self.high)
 
     def explain_query(self) -> Iterator[str]:
-        """Yield the plans of the statement that is sent to every shard, each under the shard's name."""
-        door, aliases = self.request.door, self.request.aliases
-        for alias in aliases:
+        """Yield the plan of every shard under its name."""
+        for alias in self.request.aliases:
             yield f"-- {alias}"
-            yield from self.request.native(alias, self.request.query.clone()).explain_query()
+            # Each shard is asked for as many rows as the slice needs in the worst case: with the offset's.
+            yield from self.request.native(alias, self.query.clone()).explain_query()
+
+
+def position_of(ordinal: int, alias: str | None, expression: Any) -> Any:
+    # The stubs know nothing of its constructor.
+    make: Any = PositionRef
+    return make(ordinal, alias, expression)
 
 
 def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
@@ -283,10 +233,10 @@ def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
 
 
 @cache
-def _merging(native: type[Any]) -> type[Any]:
+def _merging(native: Any) -> Any:
     return type(f"Merging{native.__name__}", (Merging, native), {})
 
 
 @cache
-def _checked(native: type[Any]) -> type[Any]:
+def _checked(native: Any) -> Any:
     return type(f"Checked{native.__name__}", (Checked, native), {})

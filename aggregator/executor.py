@@ -45,7 +45,7 @@ def participating(door: Any, aliases: Sequence[str]) -> Iterator[list[Any]]:
     """
     with ExitStack() as stack:
         connections = [cluster_map.connection_of(alias) for alias in aliases]
-        failures = {}
+        failures: dict[str, Exception] = {}
         for connection in connections:
             try:
                 stack.enter_context(sending(connection))
@@ -55,16 +55,18 @@ def participating(door: Any, aliases: Sequence[str]) -> Iterator[list[Any]]:
         yield connections
 
 
-def run(connections: Sequence[Any], task: Task[T]) -> list[T]:
+def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> list[T]:
     """
     Return what ``task`` returns for each connection, in their order.
+
+    One connection, and SQLite's, are used in the caller's thread.
 
     Raises:
         ShardsUnavailable: a shard cannot be reached.
         DatabaseError: a statement failed, with the shard's alias in a note; the first one's by the order given.
     """
     _connect(connections)
-    lanes = min(len(connections), conf.current().max_parallel)
+    lanes = min(len(connections), conf.current().max_parallel) if parallel else 1
     if lanes > 1 and all(connection.vendor != "sqlite" for connection in connections):
         outcomes = _run_in_parallel(connections, task, lanes)
     else:
@@ -155,7 +157,7 @@ os.register_at_fork(after_in_child=_forget_threads)
 
 def _connect(connections: Sequence[Any]) -> None:
     """Open what is not open yet in the caller's thread, where Django's rules for connections hold."""
-    failures = {}
+    failures: dict[str, Exception] = {}
     for connection in connections:
         if connection.connection is None or getattr(connection, "pending", False):
             try:

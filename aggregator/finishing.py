@@ -66,7 +66,7 @@ def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) ->
 
 def in_memory(home: Any, connections: Sequence[Any], statements: Statements) -> list[Row]:
     """Finish in a throw-away database with Django's functions (SQLite)."""
-    from django.db.backends.sqlite3._functions import register
+    from django.db.backends.sqlite3._functions import register  # type: ignore[import-untyped]
     from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 
     sql, params = statements.partial

@@ -115,8 +115,9 @@ def type_of(compiler: Any, expression: Any) -> str:
 def collation_of(expression: Any) -> str | None:
     """Return the collation by which an expression is sorted; None stands for the database's own."""
     if isinstance(expression, Collate):
-        return str(expression.collation)
-    target = getattr(expression, "target", None)
+        collate: Any = expression
+        return str(collate.collation)
+    target: Any = getattr(expression, "target", None)
     while getattr(target, "remote_field", None) is not None:
         target = target.target_field
     own: str | None = getattr(target, "db_collation", None)
@@ -148,10 +149,11 @@ def _position(
     """Return the column of an ORDER BY expression (None: not selected) and the expression itself."""
     expression: Any = ordering.expression
     if isinstance(expression, Ref):
+        reference: Any = expression
         if isinstance(expression, PositionRef):
-            index = expression.ordinal - 1
+            index = reference.ordinal - 1
         else:
-            index = next(turn for turn, (_, _, alias) in enumerate(select) if alias == expression.refs)
+            index = next(turn for turn, (_, _, alias) in enumerate(select) if alias == reference.refs)
         width = sum(len(each) if isinstance(each, ColPairs) else 1 for each, _, _ in select[:index])
         return width, select[index][0]
     sql, params = compiler.compile(expression)

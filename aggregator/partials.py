@@ -47,10 +47,7 @@ def answered(compiler: Any, statements: Statements, connections: Sequence[Any]) 
     if statements.is_sum:
         parts = executor.run(connections, finishing.fetching(*statements.partial))
         return iter([finishing.summed([part[0] for part in parts])])
-    if compiler.connection.vendor == "sqlite":
-        finish = finishing.in_memory
-    else:
-        finish = finishing.on_a_shard
+    finish = finishing.in_memory if compiler.connection.vendor == "sqlite" else finishing.on_a_shard
     return iter(finish(compiler.connection, connections, statements))
 
 

@@ -70,12 +70,12 @@ def plan(parts: Parts) -> Plan:
     leaves = list(aggregates([*parts.select, *parts.order_by, parts.having]))
     if not leaves and not parts.groups:
         if query.distinct and _disjoint(query, parts.select) is None:
-            return Plan(Tier.MERGE, "rows, and equal rows of different shards count once", distinct=True)
+            return Plan(Tier.MERGE, "rows, of which equal ones of different shards count once", distinct=True)
         return Plan(Tier.MERGE, "rows")
     own = _disjoint(query, parts.groups)
     if own is not None:
         distinct = query.distinct and _disjoint(query, parts.select) is None
-        return Plan(Tier.MERGE, f"no group spans two shards, since {own} is grouped by", distinct=distinct)
+        return Plan(Tier.MERGE, f"groups, of which none spans two shards since {own} is grouped by", distinct=distinct)
     if query.select_for_update:
         raise cannot_merge(query, "select_for_update() with aggregates", "Lock the rows by a query of their own.")
     _refuse_leaves(query, leaves)
@@ -110,7 +110,7 @@ def counts_rows(select: Sequence[Any]) -> bool:
     )
 
 
-def aggregates(expressions: Iterable[Any]) -> Iterator[Aggregate]:
+def aggregates(expressions: Iterable[Any]) -> Iterator[Any]:
     """Yield the aggregates in expressions, the outermost ones."""
     for each in expressions:
         if isinstance(each, Aggregate):
@@ -180,7 +180,7 @@ def _everything(expressions: Iterable[Any]) -> Iterator[Any]:
         yield from _everything(sources(each))
 
 
-def _refuse_leaves(query: Query, leaves: Iterable[Aggregate]) -> None:
+def _refuse_leaves(query: Query, leaves: Iterable[Any]) -> None:
     for leaf in leaves:
         extra = getattr(leaf, "extra", None)
         if type(leaf) not in DECOMPOSABLE or extra or getattr(leaf, "order_by", None) is not None:

@@ -1,0 +1,99 @@
+"""
+The part of the compilers that plans: it looks at the clauses of a statement as soon as Django has resolved them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from aggregator import collations, ordering, partials, planner
+from aggregator.planner import Parts, Plan, Tier
+from aggregator.refusal import cannot_merge
+from sharding import cluster_map
+from sharding.backends.hook import FanOutRequest
+
+
+class Planning:
+    """Mixin of Django's SQLCompiler: it plans as soon as the clauses are resolved."""
+
+    query: Any
+    connection: Any
+    plan: Plan
+    order: ordering.Order
+    groups: list[Any]
+    request: FanOutRequest
+
+    def plan_only(self) -> None:
+        """
+        Resolve the clauses and make the plan, without sending anything.
+
+        Raises:
+            CannotMerge: there is none.
+        """
+        compiler: Any = self
+        refcounts = self.query.alias_refcount.copy()
+        try:
+            with self.connection.sharded_statements():
+                compiler.pre_sql_setup()
+                if self.plan.tier is Tier.PARTIALS:
+                    partials.verify(self)
+        finally:
+            self.query.reset_refcounts(refcounts)
+        self.verify_collations([cluster_map.connection_of(alias) for alias in self.request.aliases])
+
+    def collapse_group_by(self, expressions: list[Any], having: Any) -> list[Any]:
+        self.groups = list(dict.fromkeys(expressions))
+        return super().collapse_group_by(expressions, having)  # type: ignore[misc,no-any-return]
+
+    def get_extra_select(self, order_by: list[Any], select: list[Any]) -> list[Any]:
+        compiler: Any = self
+        extra: list[Any] = super().get_extra_select(order_by, select)  # type: ignore[misc]
+        self.groups = []
+        compiler.get_group_by([*select, *extra], order_by)
+        self.plan = planner.plan(
+            Parts(
+                self.query,
+                [expression for expression, _, _ in select],
+                [ordering.expression for ordering, _ in order_by],
+                compiler.having,
+                self.groups,
+                compiler.qualify,
+            )
+        )
+        return self.sorted_select(order_by, [*select, *extra], extra)
+
+    def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
+        self.order = ordering.Order()
+        if self.plan.tier is Tier.MERGE and not self.drops_order:
+            self.order = ordering.order_of(self, order_by, select)
+        if self.plan.distinct:
+            self._require_equality(select)
+        return extra
+
+    @property
+    def drops_order(self) -> bool:
+        # Django ignores Meta.ordering where rows are grouped.
+        compiler: Any = self
+        return bool(compiler._meta_ordering) and bool(self.groups)
+
+    def _require_equality(self, select: list[Any]) -> None:
+        named = set()
+        for expression, _, _ in select:
+            for each in expression.get_cols() if hasattr(expression, "get_cols") else [expression]:
+                kind = ordering.type_of(self, each)
+                if self.connection.vendor != "sqlite" and kind not in ordering.EQUAL:
+                    raise cannot_merge(
+                        self.query,
+                        f"DISTINCT over {ordering.named(each)} of the type {kind}",
+                        "Select other fields, or limit the query to one shard key.",
+                    )
+                named.add(ordering.collation_of(each))
+        self.equalities = named
+
+    def verify_collations(self, connections: Sequence[Any]) -> None:
+        """Check what depends on the databases' collations."""
+        if self.order.collations:
+            collations.require_code_points(self.query, connections, self.order.collations)
+        if self.plan.distinct:
+            collations.require_equality(self.query, connections, self.equalities)
