@@ -26,8 +26,10 @@ def walk(data: DataSet, report: Report, *, rows: int | None = None, corrupt: boo
         report.progress("Flights", total) as advance,
     ):
         loaded = loading.load(data, advance, rows)
+    # The map of this process is older than MAP_TTL by now; read it here, and the first step shows its own statements.
+    aliases = cluster_map.refresh().aliases
     if corrupt:
-        _corrupt(cluster_map.current().aliases[0])
+        _corrupt(aliases[0])
     for chapter in CHAPTERS:
         report.chapter(chapter)
         for step in steps_of(chapter):

@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from demo.chapters import bad_keys, fan_outs, refusals, routing, writing
+from demo.chapters import bad_keys, fan_outs, pages, refusals, routing, writing
 
-CHAPTERS = (routing, bad_keys, writing, fan_outs, refusals)
+CHAPTERS = (routing, bad_keys, writing, fan_outs, pages, refusals)

@@ -24,8 +24,8 @@ def related() -> Any:
 @step()
 def joined() -> Any:
     """Planes and flights join within a shard."""
-    jets = Flight.objects.filter(plane="N725MQ", plane__engine="Turbo-fan")
-    return jets.select_related("plane").order_by("-departure_delay", "id")
+    flights = Flight.objects.filter(plane="N14228", plane__engine="Turbo-fan")
+    return flights.select_related("plane").order_by("-distance", "id")[:5]
 
 
 @step()

@@ -4,6 +4,8 @@ Airlines and airports are global; planes are sharded by their tail number, and e
 
 from __future__ import annotations
 
+from typing import Any, ClassVar
+
 from django.db import models
 
 from sharding.fields import ShardUUIDField
@@ -14,7 +16,7 @@ class Airline(models.Model):
     code = models.CharField(max_length=2, primary_key=True)
     name = models.CharField(max_length=60)
 
-    objects = models.Manager()
+    objects: ClassVar[models.Manager[Airline]] = models.Manager()
 
     def __str__(self) -> str:
         return self.name
@@ -27,7 +29,7 @@ class Airport(models.Model):
     longitude = models.FloatField()
     time_zone = models.CharField(max_length=40, null=True)  # noqa: DJ001 - the data set does not know all
 
-    objects = models.Manager()
+    objects: ClassVar[models.Manager[Airport]] = models.Manager()
 
     def __str__(self) -> str:
         return self.name
@@ -45,7 +47,8 @@ class Plane(ShardedModel):
     seats = models.IntegerField()
     engine = models.CharField(max_length=20)
 
-    flights: models.Manager[Flight]
+    #: The related manager.
+    flights: Any
 
     def __str__(self) -> str:
         return self.tailnum
