@@ -6,7 +6,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test check demo bench bench-routing bench-fanout clean
+.PHONY: help test check demo tutorial bench bench-routing bench-fanout clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -23,6 +23,9 @@ check: $(VENV)/installed-dev ## Check style, types, layers and documentation
 
 demo: .venv-demo/installed-demo ## Load real flights into a cluster and walk through it
 	.venv-demo/bin/python -m demo
+
+tutorial: $(VENV)/installed-test ## Follow docs/tutorial.md literally, in an empty folder
+	$(BIN)/python scripts/tutorial.py
 
 bench: bench-routing bench-fanout ## Measure everything that is measured
 

@@ -1,7 +1,7 @@
 """
 Follow docs/tutorial.md literally, in an empty folder, and compare what happens with what it says.
 
-    python scripts/tutorial.py            prints each step, and how long it all took; exits with 1 at the first difference
+    python scripts/tutorial.py            prints each step, and how long it all took; 1 at the first difference
     python scripts/tutorial.py --keep     leaves the folder there, to look at
 
 Two things are not literal: ``pip install django-shardkit`` installs this checkout, and the addresses in ``.env`` are
@@ -23,12 +23,12 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 # Run as a file, this module has its own folder on the path and not the checkout.
-ROOT = Path(__file__).resolve().parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
 from scripts.cluster import Cluster
 from scripts.tutorial_page import Command, File, Session, Step, difference, steps
 
+ROOT = Path(__file__).resolve().parent.parent
 PAGE = Path(os.path.relpath(ROOT / "docs" / "tutorial.md"))
 DISTRIBUTION = "django-shardkit"
 #: What a distribution is built from, so that nothing is written into the checkout.

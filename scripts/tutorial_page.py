@@ -2,7 +2,7 @@
 Read the tutorial: what it tells the reader to write and to run, in order.
 
 * A ``{code-block}`` whose caption is a path is a file to write; with ``(at the end)`` after it, lines to append.
-* In a ``console`` block, ``$`` begins a command; the lines up to the next one are its output. ``...`` stands for anything.
+* In a ``console`` block, ``$`` begins a command; the lines up to the next one are its output. ``...`` is anything.
 * A ``pycon`` block is a session of ``manage.py shell``.
 * A ``text`` block is only looked at. Nothing else may occur, so that no code escapes.
 """

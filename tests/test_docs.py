@@ -15,7 +15,8 @@ from types import ModuleType
 
 import pytest
 from django.core.management import load_command_class
-from django.db.models import F, Q
+from django.db.models import F, Q, QuerySet
+from django.db.models.sql import Query
 
 import aggregator
 import sharding
@@ -52,7 +53,7 @@ def _section(page: str, title: str) -> str:
 @pytest.mark.parametrize("error", _errors(), ids=lambda error: error.__name__)
 def test_errors_are_in_the_reference_with_their_attributes(error):
     section = _section("errors.md", f"`{error.__name__}`")
-    missing = [name for name in error.__dict__.get("__annotations__", {}) if f"`{name}`" not in section]
+    missing = [name for name in inspect.get_annotations(error) if f"`{name}`" not in section]
     assert missing == []
 
 
@@ -126,8 +127,9 @@ def test_python_on_the_pages_is_valid(block):
 @pytest.mark.parametrize("block", [each for each in PYTHON_BLOCKS if re.search("import.* ", each.text)], ids=str)
 def test_imports_on_the_pages_exist(block):
     for node in ast.walk(ast.parse(block.text)):
-        if isinstance(node, ast.ImportFrom) and (node.module or "").partition(".")[0] in {"sharding", "aggregator"}:
-            module = importlib.import_module(node.module)
+        name = getattr(node, "module", None) or ""
+        if isinstance(node, ast.ImportFrom) and name.partition(".")[0] in {"sharding", "aggregator"}:
+            module = importlib.import_module(name)
             assert [each.name for each in node.names if not _has(module, each.name)] == []
 
 
@@ -161,6 +163,7 @@ def test_queries_on_the_page_about_routing_prove_what_their_comments_say(code, n
     assert (found if found is None else len(found)) == number
 
 
-def _query_of(code: str, names: dict[str, object]) -> object:
+def _query_of(code: str, names: dict[str, object]) -> Query:
     # get() would ask a database; it is a filter.
-    return eval(code.replace(".get(", ".filter("), names).query
+    queryset: QuerySet = eval(code.replace(".get(", ".filter("), names)
+    return queryset.query
