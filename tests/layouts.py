@@ -14,6 +14,9 @@ from tests.shop.models import Customer
 #: The databases of the cluster: `default` and the shards.
 CLUSTER = ["default", "shard_a", "shard_b", "shard_c"]
 
+#: For transactional tests: only these apps' tables are emptied after each of them.
+SHOP_ONLY = ["sharding", "tests.shop"]
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

@@ -6,10 +6,13 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import transaction
 
 from sharding import routing, shard_of
+from sharding.errors import ShardKeyMissing
 from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER, Layout, tenant_on
+from tests.messages import whole
 from tests.seam.conftest import Shop
 from tests.shop.models import Account, Customer, Device, Ledger, Line, Note, Order, PaidOrder, Region
 
@@ -77,11 +80,17 @@ def test_delete(layout: Layout, shop: Shop) -> None:
         shop.customer.orders.exists()
 
 
-def test_delete_of_a_global_row_empties_the_references_of_one_tenant(layout: Layout, shop: Shop) -> None:
-    """A fast UPDATE over all tenants names no key, so SET_NULL needs the rows to be taken one tenant at a time."""
-    Customer.objects.filter(tenant_id=shop.tenant, region=shop.region).update(region=None)
+def test_delete_of_a_global_row_that_sharded_rows_may_name(layout: Layout, shop: Shop) -> None:
+    """Its SET_NULL would update the rows of every tenant, which only fan_out() may."""
+    message = (
+        "This Customer query names no tenant_id, so its shard is unknown. Filter on tenant_id, "
+        "or ask every shard with aggregator.fan_out()."
+    )
+    with pytest.raises(ShardKeyMissing, match=whole(message)), transaction.atomic(using="default"):
+        shop.region.delete()
+    assert Region.objects.filter(name="north").exists()
     shop.customer.refresh_from_db()
-    assert shop.customer.region_id is None
+    assert shop.customer.region == shop.region
 
 
 def test_refresh_from_db(layout: Layout, shop: Shop) -> None:
