@@ -71,10 +71,12 @@ def steps(page: str) -> list[Step]:
 def difference(expected: str, actual: str) -> str | None:
     """Return a readable diff, or None when the output is as expected. ``...`` in it stands for anything."""
     want, got = _plain(expected), _plain(actual)
-    if doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS):
+    if _agree(want, got):
         return None
-    lines = difflib.unified_diff(want.splitlines(), got.splitlines(), "the tutorial says", "it is", lineterm="", n=99)
-    return "\n".join(lines)
+    found = got.splitlines()
+    # A line with a wildcard is shown as the one it stands for, so that only what is wrong stands out.
+    asked = [next((it for it in found if line != "..." and _agree(line, it)), line) for line in want.splitlines()]
+    return "\n".join(difflib.unified_diff(asked, found, "the tutorial says", "it is", lineterm="", n=99))
 
 
 def _steps_of(info: str, body: str, line: int) -> Iterator[Step]:
@@ -110,6 +112,10 @@ def _commands(body: str, line: int) -> Iterator[Command]:
             output.append(text)
     if begun is not None:
         yield Command(*begun, "\n".join(output))
+
+
+def _agree(want: str, got: str) -> bool:
+    return doctest.OutputChecker().check_output(want, got, doctest.ELLIPSIS)
 
 
 def _plain(output: str) -> str:

@@ -14,7 +14,8 @@ from collections.abc import Iterator
 from types import ModuleType
 
 import pytest
-from django.core.management import load_command_class
+from django.core import management
+from django.core.management import BaseCommand, find_commands, load_command_class
 from django.db.models import F, Q, QuerySet
 from django.db.models.sql import Query
 
@@ -35,6 +36,7 @@ PUBLIC_MODULES = (
     "sharding.testing.cluster",
     "sharding.testing.statements",
 )
+DJANGOS_COMMANDS = management.__path__[0]
 PYTHON_BLOCKS = [block for page in pages() for block in blocks(page, "python")]
 MEANINGS = {"one bucket": 1, "two buckets": 2, "nothing": None}
 
@@ -84,6 +86,16 @@ def _commands() -> Iterator[tuple[str, ArgumentParser]]:
         yield from _with_subcommands(module.name, parser)
 
 
+def _options(parser: ArgumentParser) -> set[str]:
+    return {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
+
+
+def _djangos_options(name: str) -> set[str]:
+    """Return the options that need no word of ours: those of every command, or of Django's own of that name."""
+    command = load_command_class("django.core", name) if name in find_commands(DJANGOS_COMMANDS) else BaseCommand()
+    return _options(command.create_parser("manage.py", name))
+
+
 def _with_subcommands(name: str, parser: ArgumentParser) -> Iterator[tuple[str, ArgumentParser]]:
     yield name, parser
     for action in parser._actions:
@@ -92,25 +104,10 @@ def _with_subcommands(name: str, parser: ArgumentParser) -> Iterator[tuple[str, 
                 yield from _with_subcommands(f"{name} {subcommand}", its_parser)
 
 
-#: What every management command of Django takes.
-DJANGOS_OPTIONS = {
-    "--help",
-    "--version",
-    "--verbosity",
-    "--settings",
-    "--pythonpath",
-    "--traceback",
-    "--no-color",
-    "--force-color",
-    "--skip-checks",
-}
-
-
 @pytest.mark.parametrize(("name", "parser"), [pytest.param(*each, id=each[0]) for each in _commands()])
 def test_commands_and_their_options_are_in_the_reference(name, parser):
     section = _section("commands.md", f"`{name}`")
-    options = {option for action in parser._actions for option in action.option_strings if option.startswith("--")}
-    assert [each for each in sorted(options - DJANGOS_OPTIONS) if each not in section] == []
+    assert [each for each in sorted(_options(parser) - _djangos_options(name)) if each not in section] == []
 
 
 def test_readme_is_short_and_begins_with_code():

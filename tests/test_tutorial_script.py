@@ -100,7 +100,9 @@ def test_output_that_differs(expected, actual):
 
 
 def test_the_difference_is_readable():
-    assert difference("a\nb\n...", "a\nc") == ("--- the tutorial says\n+++ it is\n@@ -1,3 +1,2 @@\n a\n-b\n-...\n+c")
+    assert difference("a ...\nb\n...", "a 0.1 s\nc") == (
+        "--- the tutorial says\n+++ it is\n@@ -1,3 +1,2 @@\n a 0.1 s\n-b\n-...\n+c"
+    )
 
 
 def test_a_page_that_works(tmp_path, capsys):
