@@ -47,7 +47,7 @@ def test_a_database_that_was_not_named_is_not_asked():
     assert check_stored_cluster(None) == []
     assert collations.check_collations(None) == []
     assert check_stored_cluster(None, databases=["reference"]) == []
-    assert [each for each in run_checks(tags=["sharding"], databases=[]) if each.id.startswith("sharding")] == []
+    assert [each for each in run_checks(tags=["sharding"], databases=[]) if "sharding" in str(each.id)] == []
 
 
 @ROLLED_BACK
@@ -197,8 +197,8 @@ def test_problems_of_the_settings_come_first():
 
 def test_the_checks_have_djangos_tag_alone():
     # Under our own, Django 6 would run them for every database in `check --tag sharding`.
-    assert check_stored_cluster.tags == (Tags.database,)
-    assert collations.check_collations.tags == (Tags.database,)
+    assert getattr(check_stored_cluster, "tags", ()) == (Tags.database,)
+    assert getattr(collations.check_collations, "tags", ()) == (Tags.database,)
 
 
 # Keys that a database compares otherwise than by their bytes
@@ -227,13 +227,12 @@ def label(monkeypatch):
             class Meta:
                 app_label = "shop"
 
-        Label.apps = apps
-        yield Label
+        yield apps
     registry.reset()
 
 
 def loose(label, *aliases):
-    return collations.check_collations(list(label.apps.get_app_configs()), databases=aliases)
+    return collations.check_collations(list(label.get_app_configs()), databases=aliases)
 
 
 def expected(field, alias, reason):
@@ -259,8 +258,8 @@ def test_the_shop_compares_bytes():
 @pytest.mark.debian
 @ROLLED_BACK
 def test_a_nondeterministic_collation(label):
-    name = label._meta.pk
-    use = label.apps.get_model("shop.Use")._meta.get_field("label")
+    name = label.get_model("shop.Label")._meta.pk
+    use = label.get_model("shop.Use")._meta.get_field("label")
     with connections["shard_b"].cursor() as cursor:
         cursor.execute("CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)")
         reason = "has the nondeterministic collation 'loose'"
@@ -276,7 +275,7 @@ def test_a_nondeterministic_collation(label):
 @pytest.mark.debian
 @ROLLED_BACK
 def test_citext(label):
-    name = label._meta.pk
+    name = label.get_model("shop.Label")._meta.pk
     with connections["shard_a"].cursor() as cursor:
         cursor.execute("CREATE EXTENSION citext")
         cursor.execute("CREATE DOMAIN label_name AS citext")

@@ -196,7 +196,7 @@ def test_a_key_that_can_be_hashed(found, field):
             {"SHARDING": {"SHARDS": ["shard_a"], "HASH": "identity"}},
             models.CharField(max_length=9),
             "SHARDING['HASH'] is 'identity', which takes integers, and a CharField has none",
-            UNHASHABLE_HINT,
+            "Use an integer field, or leave SHARDING['HASH'] out: mmh3 takes other types as well.",
         ),
     ],
 )
@@ -338,7 +338,7 @@ def test_a_foreign_key_to_nowhere_is_left_to_django(found):
     class Invoice(Uuid):
         shard_key = "tenant"
         tenant = models.ForeignKey("Missing", models.CASCADE)
-        parts = models.ManyToManyField("Missing")
+        parts = models.ManyToManyField("Missing")  # type: ignore[var-annotated]
 
     class Item(Uuid):
         shard_key = "tenant_id"

@@ -119,9 +119,14 @@ def _unusable(key: Any) -> str | None:
         return f"the values of a {kind} have no bucket"
     if isinstance(column, models.DateTimeField) and not settings.USE_TZ:
         return "USE_TZ is False, and a DateTimeField without time zones names no moment"
-    if not conf.problems() and conf.current().hash == "identity" and not isinstance(column, models.IntegerField):
+    if _needs_integer(column):
         return f"SHARDING['HASH'] is 'identity', which takes integers, and a {kind} has none"
     return None
+
+
+def _needs_integer(column: Any) -> bool:
+    identity = not conf.problems() and conf.current().hash == "identity"
+    return identity and not isinstance(column, models.IntegerField)
 
 
 def _hashable(column: Any) -> bool:
@@ -138,4 +143,6 @@ def _remedy(key: Any) -> str:
         return "Use a ShardUUIDField or a ShardBigIntegerField: its bucket is part of the id."
     if isinstance(column_of(key), BucketField):
         return f"Name the field whose value decides where a row lives, not {registry.BUCKET_COLUMN!r}."
+    if _needs_integer(column_of(key)) and _hashable(column_of(key)):
+        return "Use an integer field, or leave SHARDING['HASH'] out: mmh3 takes other types as well."
     return USABLE

@@ -15,7 +15,9 @@ from sharding.operations.explanation import Explanation
 from sharding.operations.first_map import Completed, FirstMap
 from sharding.operations.status import DatabaseStatus, Status
 
-NOTHING = "–"
+NOTHING = "-"
+#: Examples of each thing that is wrong.
+SHOWN = 3
 #: Buckets named one by one.
 NAMED = 12
 
@@ -25,7 +27,7 @@ def show_first_map(first: FirstMap, console: Console) -> None:
     total = len(first.owners)
     for alias, count in first.counts.items():
         table.add_row(alias, f"{count:,}", f"{count / total:.1%}")
-    console.print(f"Bucket map, by {first.rule}:\n")
+    console.print(f"Bucket map ({first.rule}):\n")
     console.print(table)
     console.print(f"\nImbalance: {first.imbalance}")
     for warning in first.warnings:
@@ -51,6 +53,9 @@ def show_status(found: Status, console: Console) -> None:
     console.print(table)
     if found.imbalance is not None:
         console.print(f"\nImbalance: {found.imbalance}")
+    unknown = [each.alias for each in found.databases if each.up and each.rows is None]
+    if unknown:
+        console.print(f"Rows of {', '.join(unknown)} were never estimated: run ANALYZE there, or use --exact.")
     problems = [*found.problems, *(f"{each.alias}: {text}" for each in found.databases for text in each.problems)]
     if problems:
         console.print("\nProblems:")
@@ -66,7 +71,8 @@ def show_explanation(found: Explanation, console: Console) -> None:
     table.add_row("Query", f"{found.model}.objects.filter({filters})")
     table.add_row("Buckets", _buckets(found.buckets))
     table.add_row("Shards", ", ".join(found.shards) or NOTHING)
-    table.add_row("Tier", found.tier or NOTHING)
+    # What is refused as it stands has its tier with the opt-in.
+    table.add_row("Tier", f"{found.tier or NOTHING}{', with fan_out()' if found.refusal and found.tier else ''}")
     table.add_row("Why", found.why)
     if found.refusal:
         table.add_row("Refused", found.refusal)
@@ -90,10 +96,10 @@ def show_audit(report: Report, console: Console) -> None:
     console.print(table)
     console.print("\nFor example:")
     for tally in report.tallies.values():
-        for example in tally.examples:
+        for example in tally.examples[:SHOWN]:
             console.print(Padding(_example(example), (0, 0, 0, 2)))
     if report.repaired:
-        console.print(f"\n{report.repaired:,} stored buckets were put right.")
+        console.print(f"\nStored buckets put right: {report.repaired:,}.")
 
 
 def size(count: int | None) -> str:

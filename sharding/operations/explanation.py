@@ -24,10 +24,12 @@ class Planned(Protocol):
     """What the aggregator says of a query over several buckets."""
 
     @property
-    def tier(self) -> str: ...
+    def tier(self) -> str | None:
+        """None where the query is refused; ``reason`` is then the message."""
 
     @property
-    def reason(self) -> str: ...
+    def reason(self) -> str:
+        """Why it is that tier."""
 
 
 Planner = Callable[[QuerySet[Any]], Planned]
@@ -37,7 +39,7 @@ _planner: Planner | None = None
 
 def install_planner(function: Planner | None) -> None:
     """
-    Install what names the tier of a query over several buckets; it raises where the query cannot be merged.
+    Install what names the tier of a query over several buckets, or why it cannot be merged.
 
     The aggregator does, since this package knows nothing of it.
     """
@@ -106,17 +108,13 @@ def _decided(
         proof, refusal = f"The filters do not limit {entry.key}", str(unbounded(entry))
     else:
         proof, refusal = f"The filters prove {len(buckets)} buckets", None
-    try:
-        planned = None if _planner is None else _planner(_opted_in(queryset))
-    except ShardingError as error:
-        return None, f"{proof}, and the answers of several shards cannot be merged.", str(error)
+    planned = None if _planner is None else _planner(_opted_in(queryset))
     if planned is None:
-        return (
-            None,
-            f"{proof}, and nothing is installed that merges answers.",
-            refusal or ("Add 'aggregator' to INSTALLED_APPS."),
-        )
-    return str(planned.tier), f"{proof}; {planned.reason}.", refusal
+        missing = "Add 'aggregator' to INSTALLED_APPS."
+        return None, f"{proof}, and nothing is installed that merges answers.", refusal or missing
+    if planned.tier is None:
+        return None, f"{proof}, and the answers of several shards cannot be merged.", planned.reason
+    return str(planned.tier), f"{proof}; the aggregator merges {planned.reason}.", refusal
 
 
 def _opted_in(queryset: QuerySet[Any]) -> QuerySet[Any]:

@@ -78,18 +78,23 @@ def proposed(wish: Wish) -> FirstMap:
         _require_known(whole)
         owners = (whole,) * settings.buckets
         return FirstMap(owners, f"all on {whole}", BucketMap(0, owners).imbalance())
+    return _dealt(wish)
+
+
+def _dealt(wish: Wish) -> FirstMap:
+    """Return what the placement proposes; `default` takes part only where a weight names it."""
+    settings = conf.current()
     name = wish.placement or settings.placement
-    pins = {**settings.pins, **wish.pins}
-    # `default` takes part in a placement only where a pin or a weight names it.
-    named = {*pins.values(), *settings.weights, *wish.weights} & {DEFAULT_DB_ALIAS}
-    found = placement.propose(
-        name,
-        (*named, *settings.shards),
-        settings.buckets,
-        weights={**settings.weights, **wish.weights},
-        pins=pins,
-    )
-    return FirstMap(found.owners, name, found.imbalance, found.warnings)
+    weights, pins = {**settings.weights, **wish.weights}, {**settings.pins, **wish.pins}
+    shards = (*({DEFAULT_DB_ALIAS} & weights.keys()), *settings.shards)
+    # A bucket that is pinned to `default` does not make it a shard like the others, with a share of its own.
+    kept = {bucket: alias for bucket, alias in pins.items() if alias == DEFAULT_DB_ALIAS and alias not in shards}
+    others = {bucket: alias for bucket, alias in pins.items() if bucket not in kept}
+    found = placement.propose(name, shards, settings.buckets, weights=weights, pins=others)
+    for bucket in kept:
+        _require_bucket(bucket)
+    owners = tuple(kept.get(bucket, alias) for bucket, alias in enumerate(found.owners))
+    return FirstMap(owners, name, found.imbalance, found.warnings)
 
 
 def check_databases() -> None:
@@ -133,14 +138,16 @@ def refuse_strangers() -> None:
             )
 
 
-def refuse_misplaced(first: FirstMap) -> None:
+def refuse_misplaced(first: FirstMap) -> list[str]:
     """
-    Refuse a map under which stored rows would not be found.
+    Refuse a map under which stored rows would not be found; return the databases that hold rows.
 
     Raises:
         MapConflict: rows are on a database that would not own them.
     """
-    misplacement.refuse(list(misplacement.misplaced(first.owners, places.databases())))
+    holders = misplacement.holders(places.databases())
+    misplacement.refuse(list(misplacement.misplaced(first.owners, holders)), holders)
+    return holders
 
 
 def write(first: FirstMap) -> None:
@@ -187,6 +194,12 @@ def _require_known(alias: str) -> None:
         raise UnknownShard(
             f"{alias!r} is no shard of this cluster. Its databases are {', '.join(places.databases())}.", alias=alias
         )
+
+
+def _require_bucket(bucket: int) -> None:
+    last = conf.current().buckets - 1
+    if bucket > last:
+        raise ValueError(f"Bucket {bucket!r} is pinned but does not exist: this cluster has the buckets 0 to {last}.")
 
 
 def _check_distinct() -> None:

@@ -45,28 +45,34 @@ def misplaced(owners: Sequence[str], aliases: Iterable[str]) -> Iterator[Misplac
                 yield found
 
 
-def refuse(found: Sequence[Misplaced]) -> None:
+def refuse(found: Sequence[Misplaced], holders: Sequence[str]) -> None:
     """
-    Refuse a map under which rows could not be found.
+    Refuse a map under which rows could not be found; ``holders`` are the databases that hold any.
 
     Raises:
         MapConflict: there are such rows.
     """
-    if found:
-        raise MapConflict(
-            f"Under this map, rows would not be on the shard that owns them: {'; '.join(map(str, found))}. Keep them "
-            f"where they are with `shards init --all-on default` and move buckets with `manage.py rebalance`, or adopt "
-            f"rows that live at key % n with `shards init --adopt-modulo n`."
+    if not found:
+        return
+    remedy = "Adopt rows that live at key % n with `shards init --adopt-modulo n`, or move them first."
+    if len(holders) == 1:
+        remedy = (
+            f"Keep them where they are with `shards init --all-on {holders[0]}`, and move buckets with "
+            f"`manage.py rebalance`."
         )
+    raise MapConflict(
+        f"Under this map, rows would not be on the shard that owns them: {'; '.join(map(str, found))}. {remedy}"
+    )
 
 
-def rows_exist(aliases: Iterable[str]) -> bool:
-    """Return whether any sharded table holds a row."""
+def holders(aliases: Iterable[str]) -> list[str]:
+    """Return the databases on which a sharded table holds a row."""
+    found = []
     for alias in aliases:
         with routing.native(alias):
             if any(places.stored(entry, alias).exists() for entry in places.present(alias, places.entries())):
-                return True
-    return False
+                found.append(alias)
+    return found
 
 
 def _of_table(entry: Entry, alias: str, owners: Sequence[str]) -> Misplaced | None:

@@ -19,7 +19,7 @@ from sharding import cluster_map, stored_cluster
 from sharding.errors import ShardingError
 from sharding.management.shards_data import audit_data, completed_data, explanation_data, first_map_data, status_data
 from sharding.migrating.reporting import console_on
-from sharding.operations import display, first_map, misplacement, places
+from sharding.operations import display, first_map
 from sharding.operations.audit import Step
 from sharding.operations.audit_report import audit_all, expected_rows
 from sharding.operations.explanation import explain
@@ -64,7 +64,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "filters", nargs="*", type=_filter, metavar="LOOKUP=VALUE", help="Such as tenant_id=42 or id__in=1,2."
         )
-        parser.add_argument("--order-by", nargs="+", default=[], metavar="FIELD", help="Such as created.")
+        parser.add_argument(
+            "--order-by", action="append", default=[], metavar="FIELD", help="Such as --order-by=-created."
+        )
         _add_json(parser)
 
     def _add_audit(self, parser: ArgumentParser) -> None:
@@ -105,14 +107,15 @@ class Command(BaseCommand):
         written = not options["dry_run"]
         if not options["json"]:
             display.show_first_map(first, console)
-        first_map.refuse_misplaced(first)
+        adopted = bool(first_map.refuse_misplaced(first))
         if written:
             first_map.write(first)
-        adopted = misplacement.rows_exist(places.databases())
         if options["json"]:
             self._print_json(first_map_data(first, written=written, adopted=adopted))
             return
         console.print("\nWritten as epoch 1." if written else "\nNothing was written.")
+        if wish.weights or wish.pins:
+            console.print("Put these weights and pins into SHARDING as well: `rebalance` plans by them.")
         if adopted:
             console.print("There are rows already. Run `manage.py shards audit --repair` to store their buckets.")
 
@@ -158,7 +161,8 @@ class Command(BaseCommand):
         else:
             display.show_audit(report, console)
         if report.wrong:
-            raise CommandError(f"{report.wrong:,} things are wrong with rows of this cluster.")
+            findings = "finding" if report.wrong == 1 else "findings"
+            raise CommandError(f"Not all rows are where they belong: {report.wrong:,} {findings}.")
         if report.unreachable:
             raise CommandError(f"Not every database was audited: {', '.join(report.unreachable)}.")
 
