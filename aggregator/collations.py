@@ -16,7 +16,7 @@ from aggregator.refusal import cannot_merge
 CODE_POINTS = frozenset(
     {"C", "POSIX", "C.UTF-8", "C.UTF8", "C.utf8", "ucs_basic", "pg_c_utf8", "pg_unicode_fast", "PG_UNICODE_FAST"}
 )
-SQLITE_CODE_POINTS = frozenset({"BINARY"})
+SQLITE_CODE_POINTS = "BINARY"
 
 _defaults: dict[tuple[str, str], str] = {}
 _deterministic: dict[tuple[str, str, str], bool] = {}
@@ -32,7 +32,7 @@ def require_code_points(query: Query, connections: Sequence[Any], collations: It
     for collation in collations:
         for connection in connections:
             name = collation or default_of(connection)
-            if name in (SQLITE_CODE_POINTS if connection.vendor == "sqlite" else CODE_POINTS):
+            if _is_code_points(connection, name):
                 continue
             raise cannot_merge(
                 query,
@@ -49,9 +49,7 @@ def require_equality(query: Query, connections: Sequence[Any], collations: Itera
         CannotMerge: one of them is nondeterministic: it takes different texts for equal.
     """
     for collation in collations:
-        if collation is None or collation in CODE_POINTS or collation in SQLITE_CODE_POINTS:
-            continue
-        if any(not _is_deterministic(connection, collation) for connection in connections):
+        if collation is not None and not all(_is_deterministic(connection, collation) for connection in connections):
             raise cannot_merge(
                 query,
                 f"DISTINCT under the nondeterministic collation {collation}",
@@ -93,9 +91,15 @@ def _name(database: dict[str, Any]) -> str:
     return str(database.get("datlocale") or database.get("daticulocale"))
 
 
-def _is_deterministic(connection: Any, collation: str) -> bool:
+def _is_code_points(connection: Any, collation: str) -> bool:
     if connection.vendor == "sqlite":
-        return False
+        return collation.upper() == SQLITE_CODE_POINTS
+    return collation in CODE_POINTS
+
+
+def _is_deterministic(connection: Any, collation: str) -> bool:
+    if connection.vendor == "sqlite" or collation in CODE_POINTS:
+        return _is_code_points(connection, collation)
     place = (connection.alias, connection.settings_dict["NAME"], collation)
     if place not in _deterministic:
         answer = _ask(

@@ -64,7 +64,7 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
     """
     order = Order()
     columns = list(_columns(select))
-    for ordering, _ in ((each[0], each[1]) for each in order_by):
+    for ordering in _spelt_out(each[0] for each in order_by):
         position, expression = _position(compiler, ordering, select, columns)
         if position is None:
             compiled = compiler.compile(expression)
@@ -74,6 +74,18 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
         require_sortable(compiler, expression, order.collations)
         order.keys.append(SortKey(position, ordering.descending, _nulls_first(ordering, compiler)))
     return order
+
+
+def _spelt_out(orderings: Iterable[Any]) -> Iterator[Any]:
+    """Yield the orderings, one for each column of a composite primary key."""
+    for ordering in orderings:
+        if not isinstance(ordering.expression, ColPairs):
+            yield ordering
+            continue
+        for column in ordering.expression.get_cols():
+            copy = ordering.copy()
+            copy.set_source_expressions([column])
+            yield copy
 
 
 def require_sortable(compiler: Any, expression: Any, collations: set[str | None]) -> None:

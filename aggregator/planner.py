@@ -57,6 +57,9 @@ class Parts:
 #: Aggregates of a whole that can be computed from those of its parts.
 DECOMPOSABLE = (Count, Sum, Min, Max, Avg)
 
+#: The column by which Django's prefetch_related() finds the owner of a many-to-many row, written as extra(select=…).
+PREFETCHED = "_prefetch_related_val_"
+
 
 def plan(parts: Parts) -> Plan:
     """
@@ -161,14 +164,15 @@ def _refuse_constructs(parts: Parts) -> None:
         raise cannot_merge(query, f"{query.combinator}()", "Combine the results in Python.")
     if query.distinct_fields:
         raise cannot_merge(query, f"distinct({', '.join(map(repr, query.distinct_fields))})", ONE_KEY)
-    if query.extra or query.extra_tables or query.extra_order_by:
+    own = {RawSQL(*args) for alias, args in query.extra.items() if alias.startswith(PREFETCHED)}
+    if len(query.extra) > len(own) or query.extra_tables or query.extra_order_by:
         raise cannot_merge(query, "extra()", "Write it as an annotation or a filter.")
     if parts.qualify is not None:
         raise cannot_merge(query, "a filter by a window function", ONE_KEY)
     for each in _everything([*parts.select, *parts.order_by, parts.having, query.where]):
         if isinstance(each, Window):
             raise cannot_merge(query, "a window function", ONE_KEY)
-        if isinstance(each, (RawSQL, ExtraWhere)):
+        if isinstance(each, (RawSQL, ExtraWhere)) and each not in own:
             raise cannot_merge(query, "raw SQL in a query", "Write it with Django's expressions.")
 
 
