@@ -13,7 +13,7 @@ import secrets
 import shutil
 import string
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -127,6 +127,9 @@ class Cluster:
             self._down()
             home = home_for(self.folder, self._account)
             shutil.rmtree(self._sockets(), ignore_errors=True)
+            # The file with the passwords goes last: whoever is interrupted here can begin again.
+            for server in self._servers(self._load()) if self._file.exists() else []:
+                shutil.rmtree(server.folder, ignore_errors=True)
             for place in {home, self.folder}:
                 shutil.rmtree(place)
 
@@ -225,8 +228,13 @@ class Cluster:
 
     @staticmethod
     def _each(servers: list[Server], function: Callable[[Server], T]) -> list[T]:
-        with ThreadPoolExecutor(max_workers=max(len(servers), 1)) as pool:
+        pool = ThreadPoolExecutor(max_workers=max(len(servers), 1))
+        try:
             tasks = [pool.submit(function, server) for server in servers]
+            wait(tasks)
+        finally:
+            # Ctrl-C ends the first wait; a server that is starting must be up before its caller can stop it.
+            pool.shutdown()
         failures = [str(task.exception()) for task in tasks if isinstance(task.exception(), ClusterError)]
         if failures:
             raise ClusterError("\n".join(failures))
