@@ -116,6 +116,13 @@ def test_readme_is_short_and_begins_with_code():
     assert any(line.startswith("```python") for line in lines[:20])
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_outside_of_the_documentation_lead_somewhere(page):
+    """The build of the documentation checks the others."""
+    targets = re.findall(r"\]\((?!https?:)([^)#]+)", (ROOT / page).read_text(encoding="utf-8"))
+    assert [target for target in targets if not (ROOT / target).exists()] == []
+
+
 @pytest.mark.parametrize("block", PYTHON_BLOCKS, ids=str)
 def test_python_on_the_pages_is_valid(block):
     compile(block.text, str(block), "exec", flags=ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
