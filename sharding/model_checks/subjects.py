@@ -39,9 +39,7 @@ def keyed_models(app_configs: AppConfigs) -> Iterator[type[Model]]:
 
 
 def is_sharded(model: Any) -> bool:
-    """Return whether a model is sharded. A name that was never resolved is Django's own checks' to report."""
-    if isinstance(model, str):
-        return False
+    """Return whether a model, or the model behind a proxy, is sharded."""
     return registry.is_sharded((model._meta.concrete_model or model)._meta.label_lower)
 
 

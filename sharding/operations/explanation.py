@@ -135,8 +135,6 @@ def _sql(queryset: QuerySet[Any], alias: str) -> str | None:
 
 def _literal(value: Any) -> str:
     """Return a parameter for reading. What the driver makes of it is never seen by anybody but the server."""
-    if value is None:
-        return "NULL"
     if isinstance(value, (bool, int, float)):
         return str(value)
     return "'" + str(value).replace("'", "''") + "'"

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connections
 
 from sharding import cluster_map, registry, routing, shard_of
-from sharding.operations import audit
+from sharding.operations import audit, audit_report
 from tests.messages import whole
-from tests.shards.command import ROLLED_BACK, SHARDS, execute, lines, refused, run
+from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
 from tests.shop.models import Account, Device, Ledger, Line, Order
 
 
@@ -184,3 +187,46 @@ def test_a_command_without_a_subcommand():
         CommandError, match=whole("Error: the following arguments are required: init|status|explain|audit")
     ):
         call_command("shards")
+
+
+class Terminal(io.StringIO):
+    def isatty(self):
+        return True
+
+
+@ROLLED_BACK
+@pytest.mark.parametrize("verbosity", [0, 1])
+def test_audit_shows_its_progress_on_a_terminal(rows, monkeypatch, verbosity):
+    drawn = Terminal()
+    monkeypatch.setattr(sys, "stderr", drawn)
+    monkeypatch.setenv("TERM", "xterm")
+    call_command("shards", "audit", stdout=io.StringIO(), stderr=Terminal(), verbosity=verbosity)
+    assert ("Auditing" in drawn.getvalue()) is bool(verbosity)
+
+
+@ROLLED_BACK
+def test_the_expected_rows_are_the_planners(rows):
+    for alias in ALIASES:
+        execute(alias, "ANALYZE shop_order")
+        execute(alias, "ANALYZE shop_ledger")
+    assert audit_report.expected_rows(["shop.Order"]) == 40
+    assert audit_report.expected_rows(["shop.Order", "shop.Ledger"]) == 41
+    execute("shard_b", "CREATE TABLE renamed (LIKE shop_ledger)")
+    execute("shard_b", "DROP TABLE shop_ledger")
+    execute("shard_b", "ALTER TABLE renamed RENAME TO shop_ledger")
+    execute("shard_b", "INSERT INTO shop_ledger (bucket, tenant_id, number, text) VALUES (0, 1, 1, '')")
+    assert audit_report.expected_rows(["shop.Ledger"]) is None
+
+
+@pytest.mark.django_db(databases=ALIASES, transaction=True)
+def test_a_shard_that_is_down_has_no_expected_rows():
+    for alias in ("default", "shard_a", "shard_c"):
+        execute(alias, "ANALYZE shop_order")
+    connection = connections["shard_b"]
+    connection.close()
+    port = connection.settings_dict["PORT"]
+    connection.settings_dict["PORT"] = "1"
+    try:
+        assert audit_report.expected_rows(["shop.Order"]) == 0
+    finally:
+        connection.settings_dict["PORT"] = port

@@ -103,6 +103,12 @@ def test_explain(arguments, expected):
 
 
 @ROLLED_BACK
+def test_explain_a_query_of_one_shard_that_matches_no_row():
+    data = json.loads(run("explain", "shop.Order", "tenant_id=42", "status__in=", "--json"))
+    assert (data["shards"], data["tier"], data["sql"]) == (["shard_a"], "one shard", None)
+
+
+@ROLLED_BACK
 def test_explain_says_what_needs_the_opt_in():
     printed = lines(run("explain", "shop.Order", "status=paid", "--order-by=-created"))
     assert printed[1:4] == ["Buckets  any", "Shards   shard_a, shard_b, shard_c", "Tier     merge, with fan_out()"]

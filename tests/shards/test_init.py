@@ -132,7 +132,8 @@ def test_init_refuses_to_hide_rows():
     assert refused("init", "--all-on", "shard_a")[1] == (
         "Under this map, rows would not be on the shard that owns them: 2 rows of shop.Ledger on 'default' (for "
         "example tenant_id=1, which goes to 'shard_a'); 1 row of shop.Ledger on 'shard_b' (for example tenant_id=3, "
-        "which goes to 'shard_a'). Adopt rows that live at key % n with `shards init --adopt-modulo n`, or move them first."
+        "which goes to 'shard_a'). Adopt rows that live at key % n with `shards init --adopt-modulo n`, or move "
+        "them first."
     )
 
 
