@@ -20,8 +20,10 @@ class Participant:
     Its transaction begins at its first statement, and its savepoints are made when a statement follows them.
     """
 
-    def __init__(self, alias: str, *, borrowed: bool) -> None:
+    def __init__(self, alias: str, *, borrowed: bool, depth: int) -> None:
         self.alias = alias
+        #: How many savepoints of the door were open when it joined: their rollback leaves nothing of its work.
+        self.depth = depth
         self.connection: Any = cluster_map.connection_of(alias)
         #: Savepoints of the door that exist here too, oldest first: always the first ones of the door's.
         self.savepoints: list[str] = []
@@ -36,6 +38,10 @@ class Participant:
         for sid in savepoints[len(self.savepoints) :]:
             self.connection._savepoint(sid)
             self.savepoints.append(sid)
+
+    def is_undone_by(self, place: int) -> bool:
+        """Return whether rolling back to the door's savepoint at ``place`` undoes all that was done here."""
+        return self._atomic is not None and self.depth > place
 
     def roll_back_to(self, sid: str) -> None:
         if sid in self.savepoints:

@@ -63,7 +63,8 @@ class DoorTransactions:
             return
         participant = self.participants.get(alias)
         if participant is None:
-            participant = Participant(alias, borrowed=door.atomic_blocks[0]._from_testcase)
+            borrowed = door.atomic_blocks[0]._from_testcase
+            participant = Participant(alias, borrowed=borrowed, depth=len(self.open_savepoints))
             self.participants[alias] = participant
         if self.open_savepoints:
             participant.establish(self._shared_savepoints())
@@ -88,9 +89,7 @@ class DoorTransactions:
             return bool(door.settings_dict["AUTOCOMMIT"])
         return bool(super().get_autocommit())  # type: ignore[misc]
 
-    def set_autocommit(
-        self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False
-    ) -> None:
+    def set_autocommit(self, autocommit: bool, force_begin_transaction_with_broken_autocommit: bool = False) -> None:
         door: Any = self
         if autocommit and self.pending:
             self.pending = False
@@ -170,8 +169,14 @@ class DoorTransactions:
         self.open_savepoints.append(sid)
 
     def _savepoint_rollback(self, sid: str) -> None:
-        for participant in self.participants.values():
-            participant.roll_back_to(sid)
+        place = self.open_savepoints.index(sid) if sid in self.open_savepoints else len(self.open_savepoints)
+        for alias, participant in list(self.participants.items()):
+            if participant.is_undone_by(place):
+                # It takes no further part, and so cannot be a second writer at commit.
+                del self.participants[alias]
+                participant.roll_back()
+            else:
+                participant.roll_back_to(sid)
         if not self.pending:
             super()._savepoint_rollback(sid)  # type: ignore[misc]
         if sid in self.open_savepoints:
@@ -184,6 +189,8 @@ class DoorTransactions:
             super()._savepoint_commit(sid)  # type: ignore[misc]
         if sid in self.open_savepoints:
             del self.open_savepoints[self.open_savepoints.index(sid) :]
+        for participant in self.participants.values():
+            participant.depth = min(participant.depth, len(self.open_savepoints))
 
     # The end of the block
 
