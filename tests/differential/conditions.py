@@ -13,7 +13,7 @@ from django.db.models import Exists, F, OuterRef, Q
 from hypothesis import strategies as st
 
 from tests.differential.data import LABELS, NAMES, PRODUCTS, STATUSES, TENANTS
-from tests.shop.models import Line
+from tests.shop.models import Customer, Line
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Leaf:
     value: Any
 
     def q(self) -> Q:
+        if self.lookup == "SUBQUERY":
+            return Q(customer__in=Customer.objects.filter(name=self.value))
         if self.lookup == "EXISTS":
             return Q(Exists(Line.objects.filter(order_id=OuterRef("pk"), amount__gte=self.value)))
         return Q(**{self.lookup: F(self.value[2:]) if str(self.value).startswith("F:") else self.value})
@@ -68,19 +70,29 @@ leaves = st.one_of(
     _leaf("null", "created__isnull", st.booleans()),
     _leaf("compare", "total__gt", _totals),
     _leaf("range", "total__range", st.tuples(_totals, _totals)),
+    _leaf("range", "quantity__range", st.tuples(_amounts, _amounts)),
     _leaf("float", "weight__lte", st.sampled_from([0.0, 0.5, 2.0])),
+    _leaf("float", "weight__gt", st.sampled_from([0.0, 0.5, 2.0])),
     _leaf("date", "created__gte", _moments),
+    _leaf("date", "created__lt", _moments),
+    _leaf("date", "customer__joined__year", st.just(2013)),
     _leaf("text", "status__contains", st.sampled_from(["e", "a", "t"])),
     _leaf("text", "customer__name__gt", st.sampled_from(NAMES)),
     _leaf("expression", "quantity__gt", st.just("F:total")),
+    _leaf("expression", "total__lte", st.just("F:quantity")),
+    _leaf("expression", "weight__lt", st.just("F:quantity")),
     _leaf("join", "customer__name", st.sampled_from(NAMES)),
     _leaf("join", "customer__joined__isnull", st.booleans()),
     _leaf("join to many", "lines__amount__gte", _amounts),
     _leaf("join to many", "lines__product", st.sampled_from(PRODUCTS)),
     _leaf("many to many", "tags__label", st.sampled_from(LABELS)),
     _leaf("key", "tenant_id", _tenants),
+    _leaf("key", "tenant_id", _tenants),
     _leaf("keys", "tenant_id__in", st.lists(_tenants, min_size=1, max_size=4)),
+    _leaf("keys", "tenant_id__in", st.lists(_tenants, min_size=3, max_size=6)),
     _leaf("exists", "EXISTS", _amounts),
+    _leaf("exists", "EXISTS", _amounts),
+    _leaf("subquery", "SUBQUERY", st.sampled_from(NAMES)),
 )
 
 

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from typing import Any
 
 from django.db import transaction
-from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, Sum
+from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum
 
 from aggregator import fan_out
 from tests.differential.data import REFERENCE
@@ -76,6 +76,8 @@ def _read(program: Read, side: str) -> Any:
         return _group(program, rows)
     if program.shape == "aggregate":
         return rows.aggregate(**_aggregates(program))
+    if program.shape == "union":
+        return sorted(map(repr, rows.order_by().values_list("status").union(rows.order_by().values_list("status"))))
     return _rows(program, rows)
 
 
@@ -125,6 +127,7 @@ def _aggregates(program: Read) -> dict[str, Any]:
         "Min": Min,
         "Max": Max,
         "Avg": Avg,
+        "StdDev": StdDev,
         "Count distinct": lambda name: Count(name, distinct=True),
         "Sum filter": lambda name: Sum(name, filter=Q(status="paid")),
         "Sum default": lambda name: Sum(name, default=0),

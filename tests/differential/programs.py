@@ -4,7 +4,7 @@ Random programs, as plain values: what is asked, of which rows, in which order; 
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 from hypothesis import strategies as st
@@ -22,7 +22,7 @@ CORE = frozenset(
     """.split()
 )
 
-FIELDS = ("status", "quantity", "total", "weight", "created", "tenant_id", "customer__name")
+FIELDS = ("status", "quantity", "total", "weight", "created", "tenant_id", "customer__name", "customer__joined", "customer__email")
 GROUPS = ("status", "tenant_id", "quantity", "customer__name", "created")
 AGGREGATES = (
     ("Count", "id"),
@@ -39,6 +39,7 @@ AGGREGATES = (
     ("Count distinct", "status"),
     ("Sum filter", "quantity"),
     ("Sum default", "quantity"),
+    ("StdDev", "weight"),
 )
 
 
@@ -49,7 +50,7 @@ class Read:
     reach: str
     keys: tuple[int, ...]
     where: Any
-    #: rows, values, values_list, group, aggregate, count, exists, first, last
+    #: rows, values, values_list, group, aggregate, count, exists, first, last, union
     shape: str
     fields: tuple[str, ...] = ()
     #: (field, descending, nulls: "", "first" or "last")
@@ -82,7 +83,6 @@ class Write:
 
     changes: tuple[tuple[str, Any], ...]
     savepoint: bool
-    constructs_: frozenset[str] = field(default_factory=frozenset)
 
     def constructs(self) -> set[str]:
         found = {name for name, _ in self.changes} | ({"savepoint"} if self.savepoint else set())
@@ -97,25 +97,30 @@ _keys = st.lists(st.sampled_from(TENANTS), min_size=3, max_size=6, unique=True).
 _where = st.one_of(st.none(), conditions, conditions)
 _bounds = st.one_of(st.none(), st.tuples(st.just(0), st.integers(1, 12)), st.tuples(st.integers(1, 9), st.integers(1, 12)))
 _order = st.lists(
-    st.tuples(st.sampled_from(FIELDS), st.booleans(), st.sampled_from(["", "", "first", "last"])),
+    st.tuples(st.sampled_from(FIELDS), st.booleans(), st.sampled_from(["first", "", "last"])),
+    min_size=1,
     max_size=2,
     unique_by=lambda each: each[0],
 ).map(tuple)
+_maybe_order = st.one_of(st.just(()), _order, _order)
 _some_fields = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=3, unique=True).map(tuple)
 _some_groups = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True).map(tuple)
 _some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=3, unique=True).map(tuple)
 
-_plain = st.builds(
-    Read,
-    reach=_reaches,
-    keys=_keys,
-    where=_where,
-    shape=st.sampled_from(["rows", "values", "values_list", "count", "exists", "first", "last"]),
-    fields=_some_fields,
-    order=_order,
-    distinct=st.booleans(),
-    bounds=_bounds,
-)
+def _plain(shape: str) -> st.SearchStrategy[Read]:
+    return st.builds(
+        Read,
+        reach=_reaches,
+        keys=_keys,
+        where=_where,
+        shape=st.just(shape),
+        fields=_some_fields,
+        order=_maybe_order,
+        distinct=st.booleans(),
+        bounds=_bounds,
+    )
+
+
 _grouped = st.builds(
     Read,
     reach=_reaches,
@@ -143,4 +148,17 @@ _changes = st.one_of(
 )
 _writes = st.builds(Write, changes=st.lists(_changes, min_size=1, max_size=3).map(tuple), savepoint=st.booleans())
 
-programs = st.one_of(_plain, _plain, _grouped, _aggregated, _writes)
+#: What is tried, and how many in a thousand programs are of that kind.
+SHARES: dict[str, tuple[st.SearchStrategy[Any], int]] = {
+    "rows": (_plain("rows"), 150),
+    "values": (_plain("values"), 80),
+    "values_list": (_plain("values_list"), 80),
+    "count": (_plain("count"), 50),
+    "exists": (_plain("exists"), 40),
+    "first": (_plain("first"), 50),
+    "last": (_plain("last"), 50),
+    "union": (_plain("union"), 20),
+    "group": (_grouped, 170),
+    "aggregate": (_aggregated, 120),
+    "write": (_writes, 190),
+}

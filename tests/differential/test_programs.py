@@ -12,15 +12,18 @@ from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, settings
+from hypothesis.strategies import SearchStrategy
 
 from sharding.errors import CannotMerge, ShardingError
 from sharding.testing import cluster
 from tests.differential import data
 from tests.differential.execution import run, same
-from tests.differential.programs import Read, Write, programs
-from tests.differential.tally import Tally
+from tests.differential.programs import SHARES, Read, Write
+from tests.differential.tally import LEAST_OF_EACH, Tally
 
-PROGRAMS = int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", "2000"))
+FULL = 2_200
+#: Mutated code is tried with fewer programs.
+PROGRAMS = int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", FULL))
 LONG = 50_000
 
 pytestmark = [pytest.mark.django_db(databases="__all__", transaction=True), pytest.mark.differential]
@@ -38,15 +41,22 @@ def test_programs(rows: None, request: pytest.FixtureRequest, capsys: pytest.Cap
     """The cluster answers every random program as one database does, or refuses it."""
     tally = Tally()
     long = request.config.getoption("--long")
+    for strategy, share in SHARES.values():
+        _try(strategy, (LONG if long else PROGRAMS) * share // 1_000, tally, derandomize=not long)
+    with capsys.disabled():
+        print(f"\n{tally.report()}")
+    tally.verify(least_of_each=LEAST_OF_EACH if PROGRAMS >= FULL else 0)
 
+
+def _try(strategy: SearchStrategy[Read | Write], number: int, tally: Tally, *, derandomize: bool) -> None:
     @settings(
-        max_examples=LONG if long else PROGRAMS,
-        derandomize=not long,
+        max_examples=number,
+        derandomize=derandomize,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),
     )
-    @given(programs)
+    @given(strategy)
     def check(program: Read | Write) -> None:
         tally.note(program)
         expected = run(program, data.REFERENCE)
@@ -59,6 +69,3 @@ def test_programs(rows: None, request: pytest.FixtureRequest, capsys: pytest.Cap
             assert same(expected, found), f"\none database: {expected!r}\ncluster:      {found!r}"
 
     check()
-    with capsys.disabled():
-        print(f"\n{tally.report()}")
-    tally.verify()
