@@ -26,6 +26,10 @@ class Plant(ShardedModel):
     id = ShardUUIDField(primary_key=True)
     owner_id = models.IntegerField()
     name = models.CharField(max_length=40)
+
+    class Meta:
+        indexes = [models.Index(fields=["bucket", "id"], name="plant_bucket")]
+
 """
 INITIAL = """
     migrations.CreateModel("Place", [

@@ -45,7 +45,8 @@ def _rows(cursor: Any, sql: str, params: list[Any] | None = None) -> list[Any]:
 def _columns(cursor: Any, quoted: str) -> Iterator[tuple[str, Column]]:
     for _, name, kind, not_null, default, key, hidden in _rows(cursor, f"PRAGMA table_xinfo({quoted})"):
         extra = " ".join(filter(None, [f"PRIMARY KEY {key}" if key else "", GENERATED.get(hidden, "")]))
-        yield name, Column(kind, not not_null, default, extra)
+        # SQLite itself writes some types in capitals, whatever the statement said.
+        yield name, Column(kind.lower(), not not_null, default, extra)
 
 
 def _indexes(cursor: Any, table: str, quoted: str, named: Collection[str]) -> Iterator[str]:
