@@ -8,7 +8,7 @@ from sharding.id_sequence import CreateIdSequence
 class Migration(migrations.Migration):
     initial = True
 
-    dependencies: list[tuple[str, str]] = []
+    dependencies = []
 
     operations = [
         migrations.CreateModel(

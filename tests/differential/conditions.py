@@ -43,8 +43,10 @@ class Node:
             return ~self.children[0].q()
         result = self.children[0].q()
         for child in self.children[1:]:
-            result = result & child.q() if self.connector == "AND" else (
-                result | child.q() if self.connector == "OR" else result ^ child.q()
+            result = (
+                result & child.q()
+                if self.connector == "AND"
+                else (result | child.q() if self.connector == "OR" else result ^ child.q())
             )
         return result
 

@@ -14,15 +14,20 @@ from tests.differential.data import TENANTS
 
 #: Constructs that must never be refused.
 CORE = frozenset(
-    """
-    AND OR NOT compare in null range float date text expression join key keys exists one-key several-keys all-shards
-    order order-desc nulls-first nulls-last order-by-join slice offset distinct values values_list instances
-    group having order-by-aggregate aggregate count exists() first last Count Sum Min Max Avg
-    update delete bulk_create save get_or_create
-    """.split()
+    ["AND", "OR", "NOT", "compare", "in", "null", "range", "float", "date", "text", "expression", "join", "key", "keys", "exists", "one-key", "several-keys", "all-shards", "order", "order-desc", "nulls-first", "nulls-last", "order-by-join", "slice", "offset", "distinct", "values", "values_list", "instances", "group", "having", "order-by-aggregate", "aggregate", "count", "exists()", "first", "last", "Count", "Sum", "Min", "Max", "Avg", "update", "delete", "bulk_create", "save", "get_or_create"]
 )
 
-FIELDS = ("status", "quantity", "total", "weight", "created", "tenant_id", "customer__name", "customer__joined", "customer__email")
+FIELDS = (
+    "status",
+    "quantity",
+    "total",
+    "weight",
+    "created",
+    "tenant_id",
+    "customer__name",
+    "customer__joined",
+    "customer__email",
+)
 GROUPS = ("status", "tenant_id", "quantity", "customer__name", "created")
 AGGREGATES = (
     ("Count", "id"),
@@ -72,8 +77,10 @@ class Read:
         if self.bounds is not None:
             found |= {"slice", "offset"} if self.bounds[0] else {"slice"}
         flags = {"distinct": self.distinct, "having": self.having is not None}
-        return found | {name for name, is_set in flags.items() if is_set} | (
-            {"order-by-aggregate"} if self.order_by_aggregate else set()
+        return (
+            found
+            | {name for name, is_set in flags.items() if is_set}
+            | ({"order-by-aggregate"} if self.order_by_aggregate else set())
         )
 
 
@@ -95,7 +102,9 @@ class Write:
 _reaches = st.sampled_from(["all-shards"] * 6 + ["several-keys"] * 3 + ["one-key"])
 _keys = st.lists(st.sampled_from(TENANTS), min_size=3, max_size=6, unique=True).map(tuple)
 _where = st.one_of(st.none(), conditions, conditions)
-_bounds = st.one_of(st.none(), st.tuples(st.just(0), st.integers(1, 12)), st.tuples(st.integers(1, 9), st.integers(1, 12)))
+_bounds = st.one_of(
+    st.none(), st.tuples(st.just(0), st.integers(1, 12)), st.tuples(st.integers(1, 9), st.integers(1, 12))
+)
 _order = st.lists(
     st.tuples(st.sampled_from(FIELDS), st.booleans(), st.sampled_from(["first", "", "last"])),
     min_size=1,
@@ -106,6 +115,7 @@ _maybe_order = st.one_of(st.just(()), _order, _order)
 _some_fields = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=3, unique=True).map(tuple)
 _some_groups = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True).map(tuple)
 _some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=3, unique=True).map(tuple)
+
 
 def _plain(shape: str) -> st.SearchStrategy[Read]:
     return st.builds(

@@ -1,6 +1,6 @@
 """
-A shop with many tenants. Global: Region, Note. Sharded by tenant_id: Customer and what belongs to it. Sharded by their
-own ids: Account and its entries (an id that holds its bucket), Device and its readings (a natural id), Ledger (composite).
+A shop with many tenants. Global: Region, Note. Sharded by tenant_id: Customer and what belongs to it, Ledger.
+Sharded by their own ids: Account and its entries (an id that holds its bucket), Device and its readings (a natural id).
 """
 
 from __future__ import annotations
