@@ -29,11 +29,11 @@ class Plant(ShardedModel):
 
     class Meta:
         indexes = [models.Index(fields=["bucket", "id"], name="plant_bucket")]
-
 """
 INITIAL = """
     migrations.CreateModel("Place", [
-        ("id", models.BigAutoField(primary_key=True)), ("name", models.CharField(max_length=40))]),
+        ("id", models.BigAutoField(auto_created=True, primary_key=True, serialize=False, verbose_name="ID")),
+        ("name", models.CharField(max_length=40))]),
     migrations.CreateModel("Plant", [
         ("bucket", BucketField()), ("id", ShardUUIDField(primary_key=True, serialize=False)),
         ("owner_id", models.IntegerField()), ("name", models.CharField(max_length=40))],

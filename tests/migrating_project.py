@@ -109,7 +109,7 @@ class Project:
 
     def ask(self, alias: str, query: str) -> list[tuple[Any, ...]]:
         with self.connect(alias) as connection:
-            cursor = connection.execute(query)  # type: ignore[call-overload]
+            cursor = connection.execute(query)
             return cursor.fetchall() if cursor.description else []
 
     def take_down(self, alias: str) -> None:

@@ -91,18 +91,15 @@ class Command(BaseCommand):
 
 
 def _as_data(result: Result) -> dict[str, Any]:
-    tried = {
-        alias: {
-            "done": outcome.done,
-            "failed": outcome.failed,
-            "error": reason(outcome.error) if outcome.error else None,
-        }
-        for alias, outcome in result.outcomes.items()
+    tried = [(outcome.alias, outcome.done, outcome.failed, outcome.error) for outcome in result.outcomes.values()]
+    out_of_reach = [(alias, [], None, error) for alias, error in result.unreachable.items()]
+    return {
+        "databases": {
+            alias: {"done": done, "failed": failed, "error": reason(error) if error else None}
+            for alias, done, failed, error in [*tried, *out_of_reach]
+        },
+        "not_started": list(result.not_started),
     }
-    out_of_reach = {
-        alias: {"done": [], "failed": None, "error": reason(error)} for alias, error in result.unreachable.items()
-    }
-    return {"databases": {**tried, **out_of_reach}, "not_started": list(result.not_started)}
 
 
 def _count(text: str) -> int:
