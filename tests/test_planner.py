@@ -1,0 +1,228 @@
+"""Which tier answers which query, and what is refused; nothing is asked of the shards' tables."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import connections
+from django.db.models import Avg, Count, F, FloatField, JSONField, Q, StdDev, Sum, TextField, Window
+from django.db.models.expressions import RawSQL
+from django.db.models.functions import Cast, Collate, Length, RowNumber
+
+from aggregator import collations, explain, fan_out
+from aggregator.explanation import Explanation
+from aggregator.planner import Tier
+from sharding.errors import CannotMerge, GlobalJoin, ShardKeyMissing
+from sharding.testing import cluster
+from tests import servers
+from tests.messages import whole
+from tests.shop.models import Account, Customer, Line, Order
+
+pytestmark = pytest.mark.django_db(databases="__all__")
+SHARDS = ("shard_a", "shard_b", "shard_c")
+
+
+@pytest.fixture(scope="module", params=[SHARDS, ("shard_a",)], ids=["three shards", "one shard"], autouse=True)
+def owners(request: Any, django_db_setup: None, django_db_blocker: Any) -> Any:
+    """What is planned depends on the query, never on how many shards there are today."""
+    with django_db_blocker.unblock(), cluster.owners(*request.param):
+        yield request.param
+
+
+def orders() -> Any:
+    return fan_out(Order.objects)
+
+
+ROWS = "rows"
+EQUAL_ONCE = "rows, of which equal ones of different shards count once"
+GROUPS = "groups that may have rows on every shard"
+
+PLANS = {
+    "rows": (lambda: orders(), Tier.MERGE, ROWS),
+    "sorted rows": (lambda: orders().order_by("-created")[:5], Tier.MERGE, ROWS),
+    "distinct instances": (lambda: orders().filter(lines__amount=1).distinct(), Tier.MERGE, ROWS),
+    "distinct with the key": (lambda: orders().values("status", "tenant_id").distinct(), Tier.MERGE, ROWS),
+    "distinct without it": (lambda: orders().values("status").distinct(), Tier.MERGE, EQUAL_ONCE),
+    "a nullable foreign key names no bucket": (lambda: orders().values("customer").distinct(), Tier.MERGE, EQUAL_ONCE),
+    "groups": (lambda: orders().values("status").annotate(n=Count("id")), Tier.PARTIALS, GROUPS),
+    "groups of a nullable foreign key": (
+        lambda: orders().values("customer").annotate(n=Count("id")),
+        Tier.PARTIALS,
+        GROUPS,
+    ),
+    "groups of the key": (
+        lambda: orders().values("tenant_id").annotate(n=StdDev("total")),
+        Tier.MERGE,
+        "groups, of which none spans two shards since tenant_id is grouped by",
+    ),
+    "groups of a foreign key": (
+        lambda: fan_out(Line.objects).values("order").annotate(n=Count("id")),
+        Tier.MERGE,
+        "groups, of which none spans two shards since order is grouped by",
+    ),
+    "groups of the id": (
+        lambda: orders().annotate(n=Count("lines")),
+        Tier.MERGE,
+        "groups, of which none spans two shards since id is grouped by",
+    ),
+    "several keys": (lambda: Order.objects.filter(tenant_id__in=[1, 2]), Tier.MERGE, ROWS),
+    "nothing": (lambda: Order.objects.filter(tenant_id__in=[]), Tier.ONE_SHARD, "no row can match"),
+}
+
+
+@pytest.mark.parametrize(("make", "tier", "reason"), PLANS.values(), ids=PLANS.keys())
+def test_plans(make: Any, tier: Tier, reason: str) -> None:
+    found = explain(make())
+    assert (found.tier, found.reason) == (tier, reason)
+
+
+def test_one_key(owners: tuple[str, ...]) -> None:
+    found = explain(Order.objects.filter(tenant_id=5))
+    assert found.buckets is not None
+    (bucket,) = found.buckets
+    assert found.shards == (owners[bucket % len(owners)],)
+    assert (found.tier, found.reason) == (Tier.ONE_SHARD, f"every row is in bucket {bucket}")
+
+
+def test_every_shard(owners: tuple[str, ...]) -> None:
+    assert explain(orders()) == Explanation(Tier.MERGE, ROWS, owners, None)
+
+
+def test_refusals_are_explained() -> None:
+    found = explain(Order.objects.filter(status="paid"))
+    message = (
+        "This Order query names no tenant_id, so its shard is unknown. Filter on tenant_id, or ask every shard with "
+        "aggregator.fan_out()."
+    )
+    assert found == Explanation(None, message, (), None, ShardKeyMissing)
+    assert explain(fan_out(Customer.objects).filter(region__name="x")).error is GlobalJoin
+
+
+class Twice(Sum):
+    """An aggregate of somebody's own."""
+
+
+ONE_KEY = "Limit the query to one shard key, or do this part in Python."
+OTHER_ORDER = "Order by other fields, or limit the query to one shard key."
+REFUSED = {
+    "a window": (lambda: orders().annotate(n=Window(RowNumber())), "a window function", ONE_KEY),
+    "a filter by a window": (
+        lambda: orders().annotate(n=Window(RowNumber(), order_by="id")).filter(n=1),
+        "a filter by a window function",
+        ONE_KEY,
+    ),
+    "distinct on": (lambda: orders().order_by("status").distinct("status"), "distinct('status')", ONE_KEY),
+    "extra": (
+        lambda: orders().extra(where=["1 = 1"]),
+        "raw SQL in a query",
+        "Write it with Django's expressions.",
+    ),
+    "extra select": (
+        lambda: orders().extra(select={"one": "1"}),
+        "extra()",
+        "Write it as an annotation or a filter.",
+    ),
+    "RawSQL": (
+        lambda: orders().annotate(one=RawSQL("1", ())),
+        "raw SQL in a query",
+        "Write it with Django's expressions.",
+    ),
+    "another aggregate": (lambda: orders().values("status").annotate(x=StdDev("total")), "StdDev()", ONE_KEY),
+    "a subclass of an aggregate": (lambda: orders().values("status").annotate(x=Twice("total")), "Twice()", ONE_KEY),
+    "an aggregate with options": (
+        lambda: orders().values("status").annotate(x=Sum("total", function="MAX")),
+        "Sum()",
+        ONE_KEY,
+    ),
+    "locks and aggregates": (
+        lambda: orders().values("status").annotate(n=Count("id")).select_for_update(),
+        "select_for_update() with aggregates",
+        "Lock the rows by a query of their own.",
+    ),
+}
+if servers.engine == "postgresql":
+    REFUSED |= {
+        "order by JSON": (
+            lambda: orders().annotate(j=Cast("status", JSONField())).order_by("j"),
+            "the order of Cast(Col(shop_order, shop.Order.status)), whose type jsonb Python does not sort as "
+            "PostgreSQL does",
+            OTHER_ORDER,
+        ),
+        "distinct JSON": (
+            lambda: orders().values(j=Cast("status", JSONField())).distinct(),
+            "DISTINCT over Cast(Col(shop_order, shop.Order.status)) of the type jsonb",
+            "Select other fields, or limit the query to one shard key.",
+        ),
+        "order by a collation": (
+            lambda: orders().order_by(Collate("status", "und-x-icu")),
+            "text ordered under the collation und-x-icu",
+            "Order by Collate(…, 'C'), or limit the query to one shard key.",
+        ),
+        "Avg of text": (
+            lambda: orders().values("status").annotate(a=Avg(Cast("status", TextField()), output_field=FloatField())),
+            "Avg() over the type text",
+            ONE_KEY,
+        ),
+    }
+
+
+@pytest.mark.parametrize(("make", "construct", "remedy"), REFUSED.values(), ids=REFUSED.keys())
+def test_refused(make: Any, construct: str, remedy: str) -> None:
+    message = (
+        f"The answers of several shards to this shop.Order query cannot be merged exactly because of {construct}. "
+        f"{remedy}"
+    )
+    found = explain(make())
+    assert (found.tier, found.reason, found.error) == (None, message, CannotMerge)
+    with pytest.raises(CannotMerge, match=whole(message)) as caught:
+        list(make())
+    assert caught.value.construct == construct
+    assert caught.value.model == "shop.Order"
+
+
+def test_planning_asks_no_table() -> None:
+    for make, *_ in PLANS.values():
+        explain(make())
+
+
+@pytest.mark.parametrize(
+    ("database", "name"),
+    [
+        ({"datcollate": "C"}, "C"),
+        ({"datcollate": "en_US.UTF-8", "datlocprovider": "c"}, "en_US.UTF-8"),
+        ({"datcollate": "C", "datlocprovider": "i", "daticulocale": "und"}, "und"),
+        ({"datcollate": "en_US.UTF-8", "datlocprovider": "b", "datlocale": "C.UTF-8"}, "C.UTF-8"),
+    ],
+    ids=["before 15", "libc", "icu", "builtin"],
+)
+def test_collations_of_databases(database: dict[str, Any], name: str) -> None:
+    assert collations._name(database) == name
+
+
+@pytest.mark.debian
+class TestInALanguage:
+    """A server whose databases sort text in a language; Python sorts by code points."""
+
+    def test_order_by_text(self) -> None:
+        with pytest.raises(CannotMerge) as caught:
+            list(orders().order_by("status"))
+        assert caught.value.construct == "text ordered under the collation en_US.UTF-8"
+
+    def test_order_by_text_in_c(self) -> None:
+        assert list(orders().order_by(Collate("status", "C"))) == []
+
+    def test_what_needs_no_order_of_text(self) -> None:
+        for name in ["b", "A", "é", "a", "Z"]:
+            Account.objects.create(owner=name)
+        owners = fan_out(Account.objects).values("owner")
+        assert sorted(row["owner"] for row in owners.distinct()) == ["A", "Z", "a", "b", "é"]
+        found = [row["owner"] for row in owners.annotate(n=Count("id")).order_by("owner")]
+        assert found == ["a", "A", "b", "é", "Z"]
+        assert fan_out(Account.objects).order_by(Length("owner")).count() == 5
+
+
+def test_the_text_of_a_query_asks_nothing() -> None:
+    for alias in SHARDS:
+        connections[alias].close()
+    assert "ORDER BY" in str(orders().filter(Q(total=1)).order_by("status", F("total").desc()).query)
