@@ -64,8 +64,8 @@ def check_joins(query: Query, entry: Entry | None) -> None:
 
 
 def check_compiled(query: Query, klass_info: Any, entry: Entry | None) -> None:
-    """Check the joins of a query at the moment when they are written into its FROM clause."""
-    if len(query.alias_map) > 1:
+    """Check the joins of a query at the moment when they are written into its FROM clause, unless routing is off."""
+    if len(query.alias_map) > 1 and routing.native_alias() is None:
         if query.select_related:
             _check_selected(query, klass_info, entry)
         check_joins(query, entry)

@@ -142,6 +142,33 @@ def test_a_hint_keeps_run_python_from_the_shards_and_using_reaches_the_control_d
         assert rows(planted, alias) == [("once", 1)]
 
 
+JOIN = """
+def join(apps, schema_editor):
+    Plant, Tag = (apps.get_model("garden", name) for name in ("Plant", "Tag"))
+    plant = Plant.objects.get()
+    Tag.objects.create(plant=plant)
+    assert Tag.objects.filter(plant__name=plant.name).count() == 1
+    assert Tag.objects.filter(plant__in=Plant.objects.filter(owner_id=1)).count() == 1
+    assert Tag.objects.select_related("plant").get().plant == plant
+    assert Plant.objects.filter(tag__isnull=False).count() == 1
+"""
+
+
+def test_the_tables_of_the_control_database_can_be_joined_while_it_is_migrated(planted):
+    planted.migration(
+        "garden",
+        "0002_tag",
+        """
+        migrations.CreateModel("Tag", [("id", models.BigAutoField(primary_key=True)),
+            ("plant", models.ForeignKey("garden.Plant", models.CASCADE, db_constraint=False))]),
+        """,
+        after=["0001_initial"],
+    )
+    operation = 'migrations.RunPython(join, hints={"sharded": False})'
+    planted.migration("garden", "0003_join", operation, after=["0002_tag"], more=JOIN)
+    planted.succeed("migrate_all", "-v", "0")
+
+
 def test_a_migration_of_a_shard_needs_no_control_database(planted):
     planted.migration("garden", "0002_grow", "migrations.RunPython(grow)", after=["0001_initial"], more=ROWS)
     planted.take_down("default")

@@ -92,7 +92,7 @@ class Command(BaseCommand):
 
 def _as_data(result: Result) -> dict[str, Any]:
     tried = [(outcome.alias, outcome.done, outcome.failed, outcome.error) for outcome in result.outcomes.values()]
-    out_of_reach = [(alias, [], None, error) for alias, error in result.unreachable.items()]
+    out_of_reach: list[Any] = [(alias, [], None, error) for alias, error in result.unreachable.items()]
     return {
         "databases": {
             alias: {"done": done, "failed": failed, "error": reason(error) if error else None}
