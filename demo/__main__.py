@@ -20,6 +20,9 @@ from demo.data_set import DataSetMissing
 from demo.report import Report
 from scripts.postgres_programs import ClusterError
 
+#: Fewer flights have not all that the chapters show.
+FEWEST = 5_000
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run the demo with the command line ``arguments``, and return the exit code."""
@@ -53,11 +56,20 @@ def _run(options: argparse.Namespace, report: Report) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m demo", description=__doc__)
-    parser.add_argument("--rows", type=int, help="load only the first ROWS flights (default: all 336,776)")
+    parser.add_argument(
+        "--rows", type=_rows, help=f"load only the first ROWS flights, at least {FEWEST} (default: all 336,776)"
+    )
     parser.add_argument("--dir", type=Path, default=servers.FOLDER, help="the servers' folder (default: %(default)s)")
     # Proves that a wrong answer is noticed: one row of one shard is changed behind the cluster's back.
     parser.add_argument("--corrupt", action="store_true", help=argparse.SUPPRESS)
     return parser
+
+
+def _rows(text: str) -> int:
+    number = int(text)
+    if number < FEWEST:
+        raise argparse.ArgumentTypeError(f"{text} is less than {FEWEST}")
+    return number
 
 
 if __name__ == "__main__":

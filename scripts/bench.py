@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 from demo.data_set import DataSetMissing
 from demo.report import Report
 from scripts.benchmarks import flights
-from scripts.benchmarks.rounds import MIN_ROUNDS, Figure, measure
+from scripts.benchmarks.rounds import ROUNDS, Figure, measure
 from scripts.postgres_programs import ClusterError
 
 SCENARIOS = ("routing", "fanout")
@@ -36,7 +36,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     report = Report()
     try:
-        with flights.loaded(report, options.rows):
+        with flights.loaded(report, options.dir, options.rows):
             # Models can be imported only now.
             scenario = import_module(f"scripts.benchmarks.{options.scenario}")
             with scenario.comparisons() as comparisons:
@@ -78,8 +78,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--json", action="store_true", help="print the figures as a JSON object on the last line")
     parser.add_argument("--rows", type=_positive, help="load only the first ROWS flights (default: all 336,776)")
     parser.add_argument(
-        "--rounds", type=_positive, default=MIN_ROUNDS * 2, help="paired rounds for each figure (default: 40)"
+        "--rounds", type=_positive, default=ROUNDS, help="rounds for each figure (default: %(default)s)"
     )
+    parser.add_argument("--dir", type=Path, default=flights.FOLDER, help="the servers' folder (default: %(default)s)")
     return parser
 
 

@@ -38,4 +38,4 @@ def without_plane(fan_out: Any) -> Any:
     planes = fan_out(Plane.objects).values_list("tailnum", flat=True)
     flown = fan_out(Flight.objects).values_list("plane", flat=True).distinct()
     unknown = set(flown) - set(planes)
-    return f"{len(unknown)} of {len(flown)} tail numbers, {min(unknown)} for one"
+    return f"{len(unknown)} of {len(flown)}, {min(unknown)} for one"

@@ -65,5 +65,6 @@ def aggregate(fan_out: Any) -> Any:
 @step()
 def across_a_relation(fan_out: Any) -> Any:
     """A join within the shards, merged over them: the busiest of the planes built before 1965."""
-    old = fan_out(Plane.objects.filter(year__lt=1965)).annotate(n=Count("flights"))
-    return old.order_by("-n", "tailnum").values("tailnum", "year", "n")
+    old = fan_out(Plane.objects.filter(year__lt=1965))
+    busy = old.annotate(n=Count("flights")).order_by("-n", "tailnum")
+    return busy.values("tailnum", "year", "n")

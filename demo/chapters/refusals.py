@@ -28,9 +28,9 @@ def global_join() -> Any:
     return list(flights.filter(carrier__name="United Air Lines Inc."))
 
 
-@step(expected=["UA1545 EWR-IAH, United Air Lines Inc.", "UA1579 EWR-MIA, United Air Lines Inc."])
+@step(expected=["UA1545 EWR-IAH, United Air Lines Inc."])
 def remedy() -> Any:
     """The remedy: prefetch_related() asks for the global rows on their own."""
-    flights = Flight.objects.filter(plane="N14228").order_by("time_hour", "number")
-    first = flights.prefetch_related("carrier")[:2]
+    flights = Flight.objects.filter(plane="N14228").order_by("time_hour")
+    first = flights.prefetch_related("carrier")[:1]
     return [f"{flight}, {flight.carrier.name}" for flight in first]

@@ -23,10 +23,10 @@ BATCH = 20_000
 
 
 @contextmanager
-def loaded(report: Report, rows: int | None) -> Iterator[None]:
+def loaded(report: Report, folder: Path, rows: int | None) -> Iterator[None]:
     """Keep servers up that hold the first ``rows`` flights (all by default), with ids as the cluster makes them."""
     data = data_set.obtain()
-    with servers.running(FOLDER) as cluster:
+    with servers.running(folder) as cluster:
         servers.export(cluster)
         _export_plain()
         os.environ["DJANGO_SETTINGS_MODULE"] = "demo.settings"

@@ -18,7 +18,8 @@ from typing import Any
 Operation = Callable[[Any], object]
 
 WARM_UP = 3
-MIN_ROUNDS = 20
+#: Short rounds, and many: what disturbs one is then out of the median.
+ROUNDS = 80
 
 
 @dataclass(frozen=True)

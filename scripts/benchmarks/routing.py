@@ -15,7 +15,7 @@ from demo.flights.models import Airport, Flight, Plane
 from scripts.benchmarks.rounds import Comparison
 from sharding import shard_of
 
-PAIRS = 50
+PAIRS = 25
 SAMPLE = 500
 #: How the benchmark's own rows are told apart, to be removed.
 NUMBER = -1

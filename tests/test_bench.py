@@ -1,0 +1,56 @@
+"""The measuring of the benchmarks, and each scenario on a small part of its data."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from scripts.benchmarks.rounds import Comparison, measure
+
+ROOT = Path(__file__).resolve().parent.parent
+
+
+def test_figure_is_the_ratio_of_the_times():
+    comparison = Comparison(
+        *("slower", "two", "one", 1.5), lambda _: time.sleep(0.004), lambda _: time.sleep(0.002), pairs=3
+    )
+    figure = measure(comparison, rounds=5)
+    assert 1.4 < figure.ratio < 2.6
+    assert figure.quartiles[0] <= figure.ratio <= figure.quartiles[1]
+    assert 0.004 <= figure.ours < 0.02
+    assert not figure.met
+
+
+def test_both_operations_of_a_pair_get_the_same_argument():
+    arguments = iter(range(100))
+    ours: list[int] = []
+    baseline: list[int] = []
+    comparison = Comparison(
+        *("same", "a", "b", 1.0), ours.append, baseline.append, argument=lambda: next(arguments), pairs=2
+    )
+    measure(comparison, rounds=2)
+    assert ours == baseline == list(range(10))
+
+
+FIGURES = {
+    "routing": {"point_read_ratio", "point_read_by_key_ratio", "insert_ratio", "global_read_ratio"},
+    "fanout": {"first_page_vs_loop_ratio", "count_ratio", "group_by_ratio"},
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("scenario", FIGURES)
+def test_scenario_ends_with_its_figures(scenario, tmp_path):
+    arguments = [scenario, "--json", "--rows", "3000", "--rounds", "2", "--dir", str(tmp_path / "cluster")]
+    command = [sys.executable, "-W", "error", "scripts/bench.py", *arguments]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    found = json.loads(done.stdout.splitlines()[-1])
+    assert found["scenario"] == scenario
+    assert set(found["figures"]) == FIGURES[scenario]
+    assert all(0 < ratio < 100 for ratio in found["figures"].values())
