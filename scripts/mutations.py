@@ -1,0 +1,102 @@
+"""
+Break the code on purpose, one way at a time, and see that the tests notice.
+
+Each mutation replaces one piece of text in a copy of the checkout and runs the tests that should fail there. A mutation
+that survives, or whose text is no longer found, fails the run::
+
+    python -m scripts.mutations [--only NAME] [--list]
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from scripts.mutation_list import MUTATIONS, Mutation
+
+ROOT = Path(__file__).resolve().parent.parent
+LEFT_OUT = shutil.ignore_patterns(".git", "var", ".venv*", "__pycache__", ".*_cache", "_build", "*.egg-info")
+#: pytest's exit status when tests ran and some failed.
+TESTS_FAILED = 1
+
+
+def main() -> int:
+    """Run the mutations, print a table, and return 1 if one of them was not noticed."""
+    parser = argparse.ArgumentParser(description="Break the code on purpose and see that the tests notice.")
+    parser.add_argument("--only", metavar="NAME", help="run the mutations whose name contains this")
+    parser.add_argument("--list", action="store_true", help="print the names and stop")
+    options = parser.parse_args()
+    chosen = [each for each in MUTATIONS if not options.only or options.only in each.name]
+    if options.list:
+        print("\n".join(each.name for each in chosen))
+        return 0
+    if not chosen:
+        parser.error(f"No mutation is called {options.only!r}; see --list.")
+    return _run(chosen)
+
+
+def _run(mutations: list[Mutation]) -> int:
+    console = Console()
+    table = Table("mutation", "noticed", "seconds", "by")
+    survived = 0
+    with tempfile.TemporaryDirectory(prefix="shardkit-mutations-") as folder:
+        copy = Path(folder) / "checkout"
+        shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+        try:
+            for mutation in mutations:
+                started = time.monotonic()
+                verdict = _noticed(mutation, copy)
+                survived += verdict != "yes"
+                colour = "green" if verdict == "yes" else "bold red"
+                seconds = f"{time.monotonic() - started:.0f}"
+                console.print(f"[{colour}]{mutation.name}: {verdict}[/] ({seconds} s)")
+                table.add_row(mutation.name, f"[{colour}]{verdict}[/]", seconds, " ".join(mutation.tests))
+        finally:
+            _stop_servers(copy)
+    console.print(table)
+    print(f"{len(mutations) - survived} of {len(mutations)} mutations were noticed.")
+    return 1 if survived else 0
+
+
+def _noticed(mutation: Mutation, copy: Path) -> str:
+    file = copy / mutation.file
+    original = file.read_text()
+    if original.count(mutation.old) != 1:
+        return f"its text occurs {original.count(mutation.old)} times in {mutation.file}"
+    file.write_text(original.replace(mutation.old, mutation.new))
+    try:
+        finished = subprocess.run(
+            [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *mutation.tests],
+            cwd=copy,
+            env={**os.environ, "SHARDKIT_KEEP_CLUSTER": "1", "SHARDKIT_DIFFERENTIAL_PROGRAMS": "400"},
+            capture_output=True,
+            text=True,
+            timeout=400,
+        )
+    finally:
+        file.write_text(original)
+    if finished.returncode == TESTS_FAILED:
+        return "yes"
+    if finished.returncode == 0:
+        return "NO"
+    return f"pytest ended with {finished.returncode}: {finished.stdout[-600:]} {finished.stderr[-300:]}"
+
+
+def _stop_servers(copy: Path) -> None:
+    for folder in (copy / "var").glob("test-cluster-*"):
+        subprocess.run(
+            [sys.executable, "-m", "scripts.local_cluster", "destroy", "--dir", str(folder)], cwd=copy, check=True
+        )
+
+
+if __name__ == "__main__":
+    sys.exit(main())
