@@ -6,6 +6,7 @@ Sharded by their own ids: Account and its entries (an id that holds its bucket),
 from __future__ import annotations
 
 from django.db import models
+from django.db.models.functions import Upper
 
 from sharding.fields import ShardBigIntegerField, ShardUUIDField
 from sharding.models import ShardedModel
@@ -43,6 +44,10 @@ class Tag(ShardedModel):
     id = ShardBigIntegerField(primary_key=True)
     tenant_id = models.IntegerField()
     label = models.CharField(max_length=20)
+    #: Computed by the database and returned by INSERT.
+    shouted = models.GeneratedField(
+        expression=Upper("label"), output_field=models.CharField(max_length=20), db_persist=True
+    )
 
     def __str__(self) -> str:
         return self.label
