@@ -1,0 +1,70 @@
+"""
+The page about the admin: the class it shows does what it says, with real commits.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.contrib.admin.models import LogEntry
+from django.contrib.auth.models import User
+from django.test import Client
+from django.urls import path
+
+from sharding.errors import CrossShardTransaction
+from tests.documents import ROOT, blocks
+from tests.shop.models import Device
+
+pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
+
+(PAGE,) = blocks(ROOT / "docs" / "how-to" / "admin.md", "python")
+shown: dict[str, Any] = {"__name__": "shop.sharded_admin"}
+exec(PAGE.text, shown)
+
+plain_site = admin.AdminSite("plain")
+plain_site.register(Device)
+sharded_site = admin.AdminSite("sharded")
+sharded_site.register(Device, shown["ShardedAdmin"])
+urlpatterns = [path("plain/", plain_site.urls), path("sharded/", sharded_site.urls)]
+
+
+@pytest.fixture
+def staff(settings) -> Client:
+    settings.ROOT_URLCONF = __name__
+    client = Client()
+    client.force_login(User.objects.create_superuser("staff"))
+    return client
+
+
+@pytest.fixture
+def devices() -> list[Device]:
+    return [Device.objects.create(serial=serial) for serial in ("a", "b", "c", "d", "e", "f")]
+
+
+def test_without_it_a_change_is_refused(staff, devices):
+    with pytest.raises(CrossShardTransaction):
+        staff.post("/plain/shop/device/a/change/", {"serial": "a", "model": "new"})
+    assert Device.objects.get(serial="a").model == ""
+
+
+def test_the_list_asks_every_shard(staff, devices):
+    page = staff.get("/sharded/shop/device/")
+    assert sorted(page.context["cl"].result_list.values_list("serial", flat=True)) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_writes_are_logged(staff, devices):
+    staff.post("/sharded/shop/device/add/", {"serial": "g", "model": "new"})
+    staff.post("/sharded/shop/device/a/change/", {"serial": "a", "model": "new"})
+    staff.post("/sharded/shop/device/b/delete/", {"post": "yes"})
+    staff.post("/sharded/shop/device/", {"action": "delete_selected", "_selected_action": ["c", "d"], "post": "yes"})
+    assert [
+        (device.serial, device.model) for device in Device.objects.filter(serial__in="abcdg").order_by("serial")
+    ] == [
+        ("a", "new"),
+        ("g", "new"),
+    ]
+    entries = LogEntry.objects.order_by("id").values_list("object_id", "action_flag")
+    assert list(entries)[:3] == [("g", 1), ("a", 2), ("b", 3)]
+    assert sorted(entries)[2:] == [("c", 3), ("d", 3), ("g", 1)]
