@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 import socket
 import threading
 from contextlib import closing, contextmanager
@@ -83,6 +84,19 @@ def test_a_run_waits_for_another_one_on_the_same_database(migrated):
     output, errors = process.communicate(timeout=60)
     assert (process.returncode, errors) == (0, "")
     assert output.startswith("shard_b: applied garden.0002_height")
+
+
+def test_a_run_that_waits_can_be_interrupted(migrated):
+    migrated.migration("garden", "0002_height", HEIGHT, after=["0001_initial"])
+    with closing(migrated.connect("shard_b")) as other:
+        other.execute("SELECT pg_advisory_lock(%s)", [LOCK])
+        process = migrated.start(*ONLY_B)
+        assert process.stdout.readline() == "shard_b: waiting for another migrate_all to finish here\n"
+        process.send_signal(signal.SIGINT)
+        output, errors = process.communicate(timeout=30)
+    assert (process.returncode, output) == (-signal.SIGINT, "shard_b: failed\n")
+    assert errors.endswith("KeyboardInterrupt\n")
+    assert "height" not in columns(migrated, "shard_b")
 
 
 def test_runs_at_the_same_time_migrate_each_database_once(migrated):

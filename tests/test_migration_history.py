@@ -168,8 +168,7 @@ RENAMED = """
     migrations.RenameModel("Tome", "Codex"),
     migrations.AddField("codex", "bucket", BucketField(default=0), preserve_default=False),
     migrations.SeparateDatabaseAndState(
-        database_operations=[migrations.AddField("scroll", "bucket", BucketField(default=0))],
-        state_operations=[migrations.AddField("scroll", "bucket", BucketField(default=0))]),
+        database_operations=[migrations.AddField("scroll", "bucket", BucketField(default=0))]),
 """
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import io
 import random
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,6 +19,7 @@ from django.db import OperationalError, connections
 
 from sharding import routing
 from sharding.direct_connection import direct_connection, is_locked_out
+from sharding.errors import MigrationFailed
 from sharding.migrating.missing_tables import create_missing_tables
 from sharding.migrating.reporting import Reporter
 from sharding.migrating.target import Target
@@ -37,6 +39,21 @@ class Patience:
 
     lock_timeout: float = 5.0
     retries: int = 5
+    _stopped: threading.Event = field(default_factory=threading.Event, repr=False, compare=False)
+
+    def pause(self, seconds: float) -> None:
+        """
+        Wait, unless the run is interrupted.
+
+        Raises:
+            MigrationFailed: it was.
+        """
+        if self._stopped.wait(seconds):
+            raise MigrationFailed("The run was interrupted while it waited for locks.", failures={})
+
+    def stop(self) -> None:
+        """Let no thread wait any longer."""
+        self._stopped.set()
 
 
 @dataclass(slots=True)
@@ -56,7 +73,7 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
     try:
         with (
             direct_connection(alias, lock_timeout=patience.lock_timeout) as connection,
-            _alone(connection, reporter),
+            _alone(connection, patience, reporter),
             routing.native(alias),
         ):
             for table in create_missing_tables(connection):
@@ -71,7 +88,7 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
 
 
 @contextmanager
-def _alone(connection: Any, reporter: Reporter) -> Iterator[None]:
+def _alone(connection: Any, patience: Patience, reporter: Reporter) -> Iterator[None]:
     """Wait until no other migrate_all works on this database. The lock ends with the connection."""
     if connection.vendor == "postgresql":
         told = False
@@ -79,7 +96,7 @@ def _alone(connection: Any, reporter: Reporter) -> Iterator[None]:
             if not told:
                 reporter.say(connection.alias, "waiting for another migrate_all to finish here")
                 told = True
-            time.sleep(POLL)
+            patience.pause(POLL)
     yield
 
 
@@ -116,7 +133,7 @@ class _Repeated:
             self.reporter.say(
                 self.outcome.alias, f"{self.migration} waits for locks that others hold; again in {pause:.0f} s"
             )
-            time.sleep(pause)
+            self.patience.pause(pause)
             delay *= 2
 
     def _attempt(self) -> None:

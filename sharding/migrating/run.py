@@ -61,12 +61,24 @@ def migrate_all(found: Databases, target: Target, patience: Patience, *, paralle
     outcomes: dict[str, Outcome] = {}
     with reporter.counting(sum(len(answer.pending) for answer in answers.values())):
         for stage in stages(found, answers):
-            with ThreadPoolExecutor(parallel, "migrate") as pool:
-                done = pool.map(lambda alias: migrate_database(alias, target, patience, reporter), stage)
-                outcomes.update(zip(stage, done, strict=True))
+            outcomes.update(_migrated(stage, target, patience, parallel, reporter))
             if any(outcomes[alias].error for alias in stage):
                 break
     return Result(outcomes, unreachable, _not_started(answers, outcomes))
+
+
+def _migrated(
+    stage: tuple[str, ...], target: Target, patience: Patience, parallel: int, reporter: Reporter
+) -> dict[str, Outcome]:
+    with ThreadPoolExecutor(parallel, "migrate") as pool:
+        try:
+            done = pool.map(lambda alias: migrate_database(alias, target, patience, reporter), stage)
+            return dict(zip(stage, done, strict=True))
+        except KeyboardInterrupt:
+            # What runs is finished, so that it is not half done; what waits is not begun.
+            patience.stop()
+            pool.shutdown(wait=False, cancel_futures=True)
+            raise
 
 
 def _not_started(answers: Mapping[str, Answer], outcomes: Mapping[str, Outcome]) -> tuple[str, ...]:
