@@ -164,6 +164,9 @@ def _subqueries(query: Query) -> Iterator[Query]:
         yield from _within(expression)
     for ordering in query.order_by:
         yield from _within(ordering)
+    # What an UPDATE sets.
+    for _, _, value in getattr(query, "values", ()):
+        yield from _within(value)
 
 
 def _within(node: Any) -> Iterator[Query]:

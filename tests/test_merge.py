@@ -30,10 +30,7 @@ def compare(a: Any, b: Any, key: SortKey) -> int:
     if a is None or b is None:
         return 0 if a is b else (-1 if (a is None) == key.nulls_first else 1)
     nan_a, nan_b = a != a, b != b
-    if nan_a or nan_b:
-        order = nan_a - nan_b
-    else:
-        order = (a > b) - (a < b)
+    order = nan_a - nan_b if nan_a or nan_b else (a > b) - (a < b)
     return -order if key.descending else order
 
 
@@ -107,10 +104,12 @@ def test_storage_classes_of_sqlite(descending: bool) -> None:
     values = [-1, 2.5, 10**30, "", "1", b"", b"\x00"]
     rows = [(value,) for value in (values[::-1] if descending else values)]
     key = sorting_key([SortKey(0, descending, nulls_first=not descending)])
-    assert sorted(rows[::-1], key=key) == rows
+    backwards = rows[::-1]
+    assert sorted(backwards, key=key) == rows
 
 
 def test_decimals_are_not_rounded() -> None:
     """Unary minus would cut these to 28 digits, and make them equal."""
     rows = [(Decimal("1.00000000000000000000000000000000002"),), (Decimal("1.00000000000000000000000000000000001"),)]
-    assert sorted(rows[::-1], key=sorting_key([SortKey(0, True)])) == rows
+    backwards = rows[::-1]
+    assert sorted(backwards, key=sorting_key([SortKey(0, True)])) == rows
