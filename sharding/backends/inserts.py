@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.db import transaction
 from django.db.models.sql import Query
 
 from sharding import cluster_map, registry, scopes
@@ -56,6 +57,11 @@ def compiler(native: type[Any]) -> type[Any]:
             if len(groups) == 1:
                 (alias,) = groups
                 return self._send(self.query, alias, returning_fields)
+            # Django 6 opens no block of its own for a single batch.
+            with transaction.atomic(using=self.connection.alias, savepoint=False):
+                return self._send_parts(groups, returning_fields)
+
+        def _send_parts(self, groups: dict[str, list[int]], returning_fields: Any) -> list[Any]:
             rows: list[Any] = [None] * len(self.query.objs)
             for alias in sorted(groups):
                 part: Query = self.query.clone()

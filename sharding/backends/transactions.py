@@ -238,11 +238,11 @@ class DoorTransactions:
             )
 
     def _writers(self) -> list[str]:
-        """Return the aliases that wrote; a single participant need not be asked."""
+        """Return the aliases that wrote, the control database last; a single participant need not be asked."""
         door: Any = self
         if self.pending and len(self.participants) == 1:
             return list(self.participants)
-        writers = [alias for alias, each in self.participants.items() if each.wrote()]
+        writers = sorted(alias for alias, each in self.participants.items() if each.wrote())
         if not self.pending and self._wrote(door):
             writers.append(self.alias)
         return writers
