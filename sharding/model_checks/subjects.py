@@ -19,10 +19,10 @@ AppConfigs = Sequence[AppConfig] | None
 
 
 def models(app_configs: AppConfigs) -> Iterator[type[Model]]:
-    """Yield the models that have a table of their own: no proxies, and none that is swapped out."""
+    """Yield the models that have a table of their own: no proxies; Django leaves out what is swapped."""
     for config in apps.get_app_configs() if app_configs is None else app_configs:
         for model in config.get_models():
-            if not model._meta.proxy and not model._meta.swapped:
+            if not model._meta.proxy:
                 yield model
 
 

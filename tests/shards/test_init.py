@@ -147,6 +147,15 @@ def test_init_accepts_rows_that_are_on_their_owner():
 
 
 @ROLLED_BACK
+def test_all_rows_of_a_misplaced_key_are_counted():
+    row_on("shard_a", 1)
+    execute("shard_a", "INSERT INTO shop_ledger (bucket, tenant_id, number, text) VALUES (0, 1, 2, '')")
+    row_on("shard_a", 2)
+    [found] = misplacement.misplaced(["shard_b"] * 4096, ["shard_a"])
+    assert (found.rows, found.owner) == (3, "shard_b")
+
+
+@ROLLED_BACK
 def test_a_key_without_a_bucket_is_misplaced_everywhere():
     execute("shard_a", "INSERT INTO shop_device (bucket, serial, model) VALUES (0, 'x', '')")
     with override_settings(SHARDING={"SHARDS": SHARDS, "HASH": "identity"}):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import socket
+import time
 
 import pytest
 from django.db import DEFAULT_DB_ALIAS, connections
@@ -10,6 +12,7 @@ from django.test import override_settings
 
 from sharding import cluster_map
 from sharding.control import BucketOwner, Cluster, ShardIdentity
+from sharding.operations import status
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
 from tests.shop.models import Order
 
@@ -77,6 +80,26 @@ def test_status_while_a_shard_is_down():
     )
     password = connection.settings_dict["PASSWORD"]
     assert not password or password not in printed + audited + init_complaint
+
+
+@pytest.mark.django_db(databases=ALIASES, transaction=True)
+def test_a_server_that_never_answers_counts_as_down(monkeypatch):
+    # The least that libpq takes for a timeout.
+    monkeypatch.setattr(status, "CONNECT_TIMEOUT", 2)
+    connection = connections["shard_b"]
+    connection.close()
+    port, options = connection.settings_dict["PORT"], dict(connection.settings_dict["OPTIONS"])
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        connection.settings_dict["PORT"] = str(silent.getsockname()[1])
+        began = time.monotonic()
+        try:
+            data = json.loads(refused("status", "--json")[0])
+        finally:
+            connection.settings_dict["PORT"] = port
+    assert data["databases"]["shard_b"]["up"] is False
+    assert time.monotonic() - began < 20
+    assert connections["shard_b"] is connection
+    assert connection.settings_dict["OPTIONS"] == options
 
 
 @pytest.mark.django_db(databases=ALIASES, transaction=True)
