@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from types import ModuleType
 
+from django.core.management import call_command
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.rule import Rule
@@ -73,6 +74,12 @@ class Report:
         begun = time.perf_counter()
         yield
         self.console.print(f"{what:<{self.console.width - 10}}{time.perf_counter() - begun:>8.1f} s")
+
+    def command(self, *words: str) -> None:
+        """Run a command of ``manage.py``, and show it with its output."""
+        self.console.print()
+        self.console.print(Text(f"$ manage.py {' '.join(words)}", style="bold"))
+        call_command(*words)
 
     def chapter(self, module: ModuleType) -> None:
         """Begin a chapter."""

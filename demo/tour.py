@@ -17,9 +17,10 @@ from sharding import cluster_map
 
 def walk(data: DataSet, report: Report, *, rows: int | None = None, corrupt: bool = False) -> int:
     """Prepare the cluster, run every step of every chapter, and return the exit code."""
-    with report.timed("The tables on every database, and the bucket map"):
+    with report.timed("manage.py migrate_all: the tables, on every database"):
         cluster_setup.migrate()
-        cluster_setup.initialise_cluster()
+    with report.timed("manage.py shards init: which shard owns which bucket"):
+        cluster_setup.initialise()
     total = min(rows or loading.FLIGHTS, loading.FLIGHTS)
     with (
         report.timed("All rows in the cluster, and once more in one database"),
@@ -30,6 +31,7 @@ def walk(data: DataSet, report: Report, *, rows: int | None = None, corrupt: boo
     aliases = cluster_map.refresh().aliases
     if corrupt:
         _corrupt(aliases[0])
+    report.command("shards", "status", "--exact")
     for chapter in CHAPTERS:
         report.chapter(chapter)
         for step in steps_of(chapter):

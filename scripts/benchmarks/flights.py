@@ -34,7 +34,7 @@ def loaded(report: Report, folder: Path, rows: int | None) -> Iterator[None]:
         from demo import cluster_setup
 
         cluster_setup.migrate()
-        cluster_setup.initialise_cluster()
+        cluster_setup.initialise()
         with report.timed("Flights, planes and airports on 4 shards and in one database"):
             _load(data, rows)
             _vacuum()
