@@ -7,6 +7,7 @@ from __future__ import annotations
 from typing import Any, TypeVar
 
 from django.db.models import Manager, Model, QuerySet
+from django.db.models.manager import BaseManager
 
 from sharding import registry
 
@@ -19,7 +20,10 @@ def fan_out(source: QuerySet[M, Any] | Manager[M]) -> QuerySet[M, Any]:
 
     Raises:
         NotSharded: its model is not sharded.
+        TypeError: ``source`` is neither a queryset nor a manager.
     """
+    if not isinstance(source, (QuerySet, BaseManager)):
+        raise TypeError(f"fan_out() takes a queryset or a manager, such as Order.objects, not {source!r}.")
     registry.get(source.model)
     queryset: Any = source.all()
     # An attribute of the query, since that is what every clone of the queryset carries along.

@@ -12,7 +12,7 @@ from django.core import checks
 from django.db import models
 from django.db.backends.base.base import BaseDatabaseWrapper
 
-from sharding import conf, ids, minting, registry
+from sharding import conf, ids, minting, registry, scopes
 
 
 class BucketField(models.SmallIntegerField):  # type: ignore[type-arg]
@@ -58,6 +58,7 @@ class _ShardIdField:
     def get_pk_value_on_save(self, instance: models.Model) -> Any:
         entry = registry.get(type(instance))
         own_key = getattr(self, "attname", None) == entry.key_attname
+        scopes.complete(instance, entry)
         # A row that is its own shard key (a tenant) may live anywhere.
         bucket = secrets.randbelow(conf.current().buckets) if own_key else entry.bucket_of(instance)
         return self.mint(bucket)

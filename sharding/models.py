@@ -62,7 +62,7 @@ class ShardedModel(models.Model):
     def save_base(self, *args: Any, **kwargs: Any) -> None:
         entry = registry.get(type(self))
         if routing.native_alias() is None:
-            scopes.fill(self, entry)
+            scopes.complete(self, entry)
             self._refuse_changed_key(entry)
             kwargs["using"] = self._verified_alias(entry, kwargs.get("using"))
         super().save_base(*args, **kwargs)

@@ -60,22 +60,31 @@ def apply(query: Query, entry: Entry) -> Query:
     return _limited(query, entry, scopes[entry.family])
 
 
-def fill(instance: Model, entry: Entry) -> None:
+def complete(instance: Model, entry: Entry) -> None:
     """
-    Give a new row the key of the scope it is made in.
+    Give a new row without a shard key the key of the scope it is made in, or of the row that it refers to.
 
     Raises:
-        ScopeConflict: the row has another key.
+        ScopeConflict: the row has another key than the scope.
     """
-    scopes = _scopes.get()
-    if not scopes or entry.family not in scopes:
-        return
-    key = scopes[entry.family]
+    key = _scopes.get().get(entry.family)
     own = getattr(instance, entry.key_attname)
     if own is None:
-        setattr(instance, entry.key_attname, key)
-    elif entry.prepare_key(own) != key:
+        inherited = key if key is not None else _key_of_parent(instance, entry)
+        if inherited is not None:
+            setattr(instance, entry.key_attname, inherited)
+    elif key is not None and entry.prepare_key(own) != key:
         raise _conflict(entry, key, own)
+
+
+def _key_of_parent(instance: Model, entry: Entry) -> Any:
+    """Return the shard key of a row that the instance was given (``order=order``): both have the same one."""
+    for field in entry.references.values():
+        parent: Any = instance._state.fields_cache.get(field.name)
+        other = registry.entry(type(parent)) if parent is not None else None
+        if other is not None and other.family == entry.family:
+            return getattr(parent, other.key_attname)
+    return None
 
 
 def _limited(query: Query, entry: Entry, key: Any) -> Query:

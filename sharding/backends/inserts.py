@@ -37,7 +37,7 @@ def place(query: Any, entry: Entry) -> dict[str, list[int]]:
     owner = cluster_map.current().owner
     groups: dict[str, list[int]] = {}
     for position, instance in enumerate(query.objs):
-        scopes.fill(instance, entry)
+        scopes.complete(instance, entry)
         bucket = entry.bucket_of(instance)
         entry.verify(instance, bucket)
         # Fixtures skip pre_save(), and historical models have lost their base class: fill it here.

@@ -1,0 +1,56 @@
+"""
+A new row without a shard key takes it from the row that it is made under.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from aggregator import fan_out
+from sharding.errors import BucketMismatch, ShardKeyMissing
+from tests.layouts import CLUSTER
+from tests.messages import whole
+from tests.shop.models import Customer, Line, Order
+
+pytestmark = pytest.mark.django_db(databases=CLUSTER)
+
+
+@pytest.fixture
+def order() -> Order:
+    return Order.objects.create(tenant_id=7)
+
+
+def test_related_manager(order: Order) -> None:
+    assert order.lines.create(product="pen").tenant_id == 7
+    assert order.lines.get().product == "pen"
+
+
+def test_instance(order: Order) -> None:
+    line = Line(order=order, product="pen")
+    line.save()
+    assert line.tenant_id == 7
+
+
+def test_bulk_create(order: Order) -> None:
+    lines = Line.objects.bulk_create([Line(order=order, product=name) for name in ("pen", "ink")])
+    assert [line.tenant_id for line in lines] == [7, 7]
+
+
+def test_key_that_is_given_is_kept_and_checked(order: Order) -> None:
+    with pytest.raises(BucketMismatch):
+        order.lines.create(product="pen", tenant_id=8)
+
+
+def test_id_alone_is_not_enough(order: Order) -> None:
+    """The parent's id holds a bucket, not a key."""
+    message = "This Line has no tenant_id, so its shard is unknown. Set tenant_id before saving."
+    with pytest.raises(ShardKeyMissing, match=whole(message)):
+        Line.objects.create(order_id=order.pk, product="pen")
+
+
+def test_fan_out_of_a_model() -> None:
+    message = (
+        "fan_out() takes a queryset or a manager, such as Order.objects, not <class 'tests.shop.models.Customer'>."
+    )
+    with pytest.raises(TypeError, match=whole(message)):
+        fan_out(Customer)  # type: ignore[type-var]
