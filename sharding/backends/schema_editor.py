@@ -42,11 +42,6 @@ class ClusterSchemaEditor:
         with self._without_missing_targets([*model._meta.local_fields, old_field, new_field]):
             super().alter_field(model, old_field, new_field, strict)  # type: ignore[misc]
 
-    def _remake_table(self, model: Any, *args: Any, **kwargs: Any) -> None:
-        # SQLite copies a table to alter it, also for its constraints and for removed columns.
-        with self._without_missing_targets(model._meta.local_fields):
-            super()._remake_table(model, *args, **kwargs)  # type: ignore[misc]
-
     @contextmanager
     def _without_missing_targets(self, fields: Iterable[Any]) -> Iterator[None]:
         """Inside, foreign keys among ``fields`` to tables that are not on this shard ask for no constraint."""
