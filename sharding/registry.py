@@ -91,7 +91,7 @@ class Entry:
                 f"{self.label}.{self.key}={value!r} is an expression, and a shard key must be a plain value.",
                 key=value,
             )
-        if isinstance(value, (bool, float)) or isinstance(value, Promise):
+        if isinstance(value, (bool, float, Promise)):
             # Integer fields would turn True into 1 and 1.5 into 1: somebody else's shard.
             hashing.encode(value)
         return self.key_field.get_prep_value(value)

@@ -60,7 +60,7 @@ def show_status(found: Status, console: Console) -> None:
     if problems:
         console.print("\nProblems:")
         for problem in problems:
-            console.print(Padding(problem, (0, 0, 0, 2)))
+            console.print(Padding(problem, (0, 0, 0, 2), expand=False))
 
 
 def show_explanation(found: Explanation, console: Console) -> None:
@@ -97,7 +97,7 @@ def show_audit(report: Report, console: Console) -> None:
     console.print("\nFor example:")
     for tally in report.tallies.values():
         for example in tally.examples[:SHOWN]:
-            console.print(Padding(_example(example), (0, 0, 0, 2)))
+            console.print(Padding(_example(example), (0, 0, 0, 2), expand=False))
     if report.repaired:
         console.print(f"\nStored buckets put right: {report.repaired:,}.")
 
