@@ -120,6 +120,9 @@ READS = {
         .filter(total=-1)
         .aggregate(n=Count("id"), s=Sum("total"), a=Avg("total"), m=Max("status"), d=Sum("total", default=5))
     ),
+    "sums of nothing": lambda of: (
+        of(Order).filter(total=-1).aggregate(n=Count("id"), s=Sum("total"), q=Sum("quantity"))
+    ),
     "aggregate of an empty IN": lambda of: (
         of(Order).filter(total__in=[]).aggregate(n=Count("id"), d=Sum("total", default=5))
     ),

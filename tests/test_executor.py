@@ -189,7 +189,7 @@ def test_no_other_connection_is_opened() -> None:
         for _ in range(5):
             list(fan_out(Order.objects).order_by("total")[:5])
     assert seen == {alias: {id(connections[alias])} for alias in OWNERS}
-    assert all(connections[alias]._thread_sharing_count == 0 for alias in OWNERS)
+    assert not any(connections[alias].allow_thread_sharing for alias in OWNERS)
 
 
 def test_lanes_are_limited() -> None:
@@ -253,7 +253,7 @@ def test_on_each_shard_of_strangers() -> None:
 
 
 def test_a_stream_that_is_left_closes_its_cursors() -> None:
-    rows = fan_out(Order.objects).order_by("total").iterator(chunk_size=2)
+    rows: Any = fan_out(Order.objects).order_by("total").iterator(chunk_size=2)
     assert next(rows).total == 0
     rows.close()
     assert [order.total for order in fan_out(Order.objects).order_by("total").iterator(chunk_size=3)] == [*range(16)]

@@ -31,7 +31,7 @@ from tests.two_sides import LAYOUTS, answers, rows_on
 pytestmark = pytest.mark.django_db(databases="__all__")
 
 
-@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=LAYOUTS.keys(), autouse=True)
+@pytest.fixture(scope="module", params=LAYOUTS.values(), ids=list(LAYOUTS), autouse=True)
 def layout(request: Any, django_db_setup: None, django_db_blocker: Any) -> Iterator[tuple[str, ...]]:
     with django_db_blocker.unblock(), rows_on(request.param):
         yield request.param

@@ -89,7 +89,7 @@ def load() -> None:
 def clear() -> None:
     for model in (OrderTag, Tag, Line, Order, Customer, Ledger):
         fan_out(model._default_manager).delete()
-        reference_side(model).all()._raw_delete(REFERENCE)  # type: ignore[attr-defined]
+        reference_side(model).all()._raw_delete(REFERENCE)
 
 
 def save(model: Any, rows: list[Any]) -> None:
