@@ -66,15 +66,15 @@ def measure(comparison: Comparison, rounds: int) -> Figure:
         comparison,
         ratio=statistics.median(ratios),
         quartiles=(lower, upper),
-        ours=statistics.median(ours for ours, _ in times) / comparison.pairs,
-        baseline=statistics.median(baseline for _, baseline in times) / comparison.pairs,
+        ours=statistics.median(ours for ours, _ in times),
+        baseline=statistics.median(baseline for _, baseline in times),
     )
 
 
 def _round(comparison: Comparison) -> tuple[float, float]:
-    """Return the seconds that ours and the baseline took."""
+    """Return the seconds that ours and the baseline took: of the round's operations, those in the middle."""
     gc.collect()
-    seconds = {comparison.ours: 0.0, comparison.baseline: 0.0}
+    seconds: dict[Operation, list[float]] = {comparison.ours: [], comparison.baseline: []}
     both = [comparison.ours, comparison.baseline]
     for _ in range(comparison.pairs):
         argument = comparison.argument()
@@ -82,8 +82,8 @@ def _round(comparison: Comparison) -> tuple[float, float]:
         for operation in both:
             begun = time.perf_counter()
             operation(argument)
-            seconds[operation] += time.perf_counter() - begun
-    return seconds[comparison.ours], seconds[comparison.baseline]
+            seconds[operation].append(time.perf_counter() - begun)
+    return statistics.median(seconds[comparison.ours]), statistics.median(seconds[comparison.baseline])
 
 
 @contextmanager
