@@ -136,7 +136,7 @@ class Report:
 
     def _code(self, code: str) -> None:
         if self.console.is_terminal:
-            shown = Syntax(code, "python", theme="ansi_dark", background_color="default", padding=(0, INDENT))
+            shown = Syntax(code, "python", theme="ansi_dark", background_color="default", padding=(0, 0, 0, INDENT))
             self.console.print(shown)
         else:
             # A log is spared the spaces that fill a terminal's line.

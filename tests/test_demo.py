@@ -189,6 +189,19 @@ def told(*outcomes: Outcome) -> tuple[Report, list[str]]:
     return report, [line.rstrip() for line in out.getvalue().splitlines()]
 
 
+def test_terminal_shows_whole_lines_of_code():
+    def widest() -> None:
+        """The widest line that fits: 76 columns."""
+        return print("01234567890123456789012345678901234567890123456789012345678!")
+
+    out = io.StringIO()
+    report = Report(Console(file=out, width=80, force_terminal=True, color_system=None))
+    report.chapter(chapter())
+    report.step(Step(widest), Outcome("done", 0.001))
+    assert f"    {Step(widest).code}" in [line.rstrip() for line in out.getvalue().splitlines()]
+    assert len(Step(widest).code) == 76
+
+
 def test_report_of_a_right_answer():
     report, lines = told(Outcome(12, 0.0021, {"shard_a": 1, "shard_b": 2}, reference_seconds=0.001))
     assert not report.failed
