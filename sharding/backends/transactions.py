@@ -56,6 +56,11 @@ class DoorTransactions:
         """
         door: Any = self
         if not door.in_atomic_block:
+            if alias != door.alias and door.connection is not None and not door.autocommit:
+                raise TransactionManagementError(
+                    f"Autocommit is off on {door.alias!r}, and a shard cannot take part in a transaction that no atomic() "
+                    f"block ends. Use transaction.atomic()."
+                )
             return
         if door.needs_rollback:
             door.validate_no_broken_transaction()

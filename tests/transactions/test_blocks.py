@@ -117,7 +117,10 @@ def test_a_block_without_savepoint_takes_the_outer_one_along(rows: Rows) -> None
                 raise Undone
         except Undone:
             assert transaction.get_rollback(using="default")
-        message = "An error occurred in the current transaction. You can't execute queries until the end of the 'atomic' block."
+        message = (
+            "An error occurred in the current transaction. "
+            "You can't execute queries until the end of the 'atomic' block."
+        )
         with pytest.raises(TransactionManagementError, match=whole(message)):
             Order.objects.filter(tenant_id=rows.a).count()
     assert stored() == before

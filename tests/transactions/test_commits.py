@@ -60,7 +60,10 @@ def test_a_block_that_wrote_to_several_databases(write: Callable[[Rows], None], 
         f"This atomic block wrote to {', '.join(aliases)}, and was rolled back on all of them: commits over "
         f"several databases are not atomic yet. Write to one database per block."
     )
-    with pytest.raises(CrossShardTransaction, match=whole(message)) as raised, transaction.atomic(using="default"):
+    with (  # noqa: PT012 - the end of the block raises
+        pytest.raises(CrossShardTransaction, match=whole(message)) as raised,
+        transaction.atomic(using="default"),
+    ):
         transaction.on_commit(lambda: called.append(1))
         write(rows)
     assert raised.value.aliases == aliases
@@ -186,7 +189,7 @@ def test_a_swallowed_error_commits_nothing(rows: Rows) -> None:
         "A statement on shard_a failed inside this atomic block and its error was swallowed, so the whole block was "
         "rolled back. Put such a statement into an atomic() block of its own."
     )
-    with (
+    with (  # noqa: PT012 - the end of the block raises
         pytest.raises(TransactionManagementError, match=whole(message)),
         transaction.atomic(using="default"),
     ):
