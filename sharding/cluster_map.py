@@ -150,9 +150,7 @@ def _load() -> Loaded:
     numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
     if _loaded is not None and _loaded.map.epoch == cluster.epoch:
         return Loaded(_loaded.map, numbers, until)
-    owners = tuple(
-        BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True)
-    )
+    owners = tuple(BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True))
     if len(owners) != cluster.buckets:
         raise MapConflict(
             f"The bucket map holds {len(owners)} of {cluster.buckets} buckets. "

@@ -79,12 +79,13 @@ def _refuse_pooler(connection: Any) -> None:
         alias = connection.alias
         raise PooledConnection(
             f"{alias!r} is reached through a connection pooler, which shares one session among many clients. "
-            f"Give the server's own address in {_direct_variable(alias)}.",
+            f"Give the server's own address in {direct_variable(alias)}.",
             alias=alias,
         )
 
 
-def _direct_variable(alias: str) -> str:
+def direct_variable(alias: str) -> str:
+    """Return the environment variable that holds the own address of the server of ``alias``."""
     if alias == DEFAULT_DB_ALIAS:
         return "DATABASE_URL__DIRECT"
     if alias.startswith(SHARD_PREFIX):

@@ -43,9 +43,7 @@ def initialise(owners: Sequence[str]) -> Cluster:
 def number_shards() -> None:
     """Give every declared shard that has none the next number; a number is never given twice."""
     with transaction.atomic(using=DEFAULT_DB_ALIAS):
-        numbers = dict(
-            ShardNumber.objects.using(DEFAULT_DB_ALIAS).select_for_update().values_list("shard", "number")
-        )
+        numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).select_for_update().values_list("shard", "number"))
         # `default` minted as number 0 while it was a cluster of one.
         numbers.setdefault(DEFAULT_DB_ALIAS, 0)
         for alias in conf.current().shards:

@@ -76,7 +76,8 @@ class ShardedQuerySet(models.QuerySet[Any]):
         query.pinned_buckets = pinned if before is None else before & pinned
 
 
-ShardedManager = models.Manager.from_queryset(ShardedQuerySet, class_name="ShardedManager")
+class ShardedManager(models.Manager.from_queryset(ShardedQuerySet)):  # type: ignore[misc]
+    """The manager of sharded models."""
 
 
 def door() -> Any:

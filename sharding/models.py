@@ -117,7 +117,7 @@ class ShardedModel(models.Model):
         named = any(field.attname == entry.key_attname for field in self._meta.pk_fields)
         if not named and self.__dict__.get(entry.key_attname) is not None:
             base_qs = base_qs.filter(**{entry.key_attname: getattr(self, entry.key_attname)})
-        return super()._do_update(base_qs, *args, **kwargs)  # type: ignore[misc]
+        return super()._do_update(base_qs, *args, **kwargs)
 
     def clean_fields(self, *args: Any, **kwargs: Any) -> None:
         with routing.probe():

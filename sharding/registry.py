@@ -275,7 +275,7 @@ def _reference_function(field: Any) -> BucketOf | None:
     if not isinstance(field, ForeignKey):
         return None
     target = field.target_field
-    owner = target.model._meta.concrete_model
+    owner: Any = target.model._meta.concrete_model
     if owner is None or owner._meta.label_lower not in _models:
         return None
     embedded = _embedded(field)
@@ -286,8 +286,7 @@ def _reference_function(field: Any) -> BucketOf | None:
 
 def _family(model: type[Model], key: Any, seen: frozenset[str] = frozenset()) -> str:
     if isinstance(key, ForeignKey):
-        target = key.target_field
-        owner = target.model._meta.concrete_model
+        owner: Any = key.target_field.model._meta.concrete_model
         label = owner._meta.label_lower
         if label in _models and label not in seen:
             return _family(owner, owner._meta.get_field(owner.shard_key), seen | {label})

@@ -121,7 +121,8 @@ def _tree(node: WhereNode, negated: bool) -> Buckets:
 
 
 def _lookup(lookup: Exact | In) -> Buckets:
-    lhs, rhs = lookup.lhs, lookup.rhs
+    lhs: Any = lookup.lhs
+    rhs: Any = lookup.rhs
     if isinstance(lhs, Value) and isinstance(rhs, Col):
         lhs, rhs = rhs, lhs.value
     if isinstance(lhs, Col):

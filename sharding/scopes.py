@@ -102,8 +102,9 @@ def _limited(query: Query, entry: Entry, key: Any) -> Query:
     for named in _keys_named(query.where, entry):
         if key not in named:
             raise _conflict(entry, key, named[0] if len(named) == 1 else named)
-    column: Any = entry.key_field.get_col(limited.get_initial_alias() or entry.table)  # type: ignore[attr-defined]
-    limited.where = WhereNode([limited.where, Exact(column, key)], AND)
+    column: Any = entry.key_field.get_col(limited.get_initial_alias() or entry.table)
+    named_key: Any = Exact(column, key)
+    limited.where = WhereNode([limited.where, named_key], AND)
     return limited
 
 

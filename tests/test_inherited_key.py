@@ -53,4 +53,4 @@ def test_fan_out_of_a_model() -> None:
         "fan_out() takes a queryset or a manager, such as Order.objects, not <class 'tests.shop.models.Customer'>."
     )
     with pytest.raises(TypeError, match=whole(message)):
-        fan_out(Customer)  # type: ignore[type-var]
+        fan_out(Customer)  # type: ignore[arg-type]

@@ -26,7 +26,7 @@ DELETE = "SQLDeleteCompiler"
 class DoorCompiler:
     """Stands where a compiler class would: called with a query, it returns the compiler that answers it."""
 
-    def __init__(self, name: str, native: type[Any]) -> None:
+    def __init__(self, name: str, native: Any) -> None:
         self.name = name
         self.native = native
 
@@ -74,7 +74,7 @@ class DoorCompiler:
 class ShardCompiler:
     """Stands where a compiler class would, for a shard that is addressed by name."""
 
-    def __init__(self, name: str, native: type[Any]) -> None:
+    def __init__(self, name: str, native: Any) -> None:
         self.name = name
         self.native = native
 
@@ -101,15 +101,14 @@ def owned(name: str, query: Query, alias: str, door: Any, elide_empty: bool) -> 
     return _owned(native_class(connection, name))(query, connection, alias, elide_empty)
 
 
-def native_class(connection: Any, name: str) -> type[Any]:
+def native_class(connection: Any, name: str) -> Any:
     """Return Django's own compiler class for a connection, whether or not its ENGINE is one of ours."""
     native = getattr(connection.ops, "native_compiler", connection.ops.compiler)
-    found: type[Any] = native(name)
-    return found
+    return native(name)
 
 
 @cache
-def _owned(native: type[Any]) -> type[Any]:
+def _owned(native: Any) -> type[Any]:
     class OwnedCompiler(native):  # type: ignore[misc]
         """Django's compiler, which joins the door's atomic block before it is executed."""
 
@@ -169,7 +168,7 @@ class _sharded_statement:
 
 
 @cache
-def _nested(native: type[Any]) -> type[Any]:
+def _nested(native: Any) -> type[Any]:
     class NestedCompiler(native):  # type: ignore[misc]
         """Django's compiler for a subquery over a sharded model, which only a sharded statement may contain."""
 
@@ -189,7 +188,7 @@ def _nested(native: type[Any]) -> type[Any]:
 
 
 @cache
-def _guarded(native: type[Any]) -> type[Any]:
+def _guarded(native: Any) -> type[Any]:
     class GuardedCompiler(native):  # type: ignore[misc]
         """Django's compiler for a global model, which refuses joins to sharded tables."""
 
@@ -202,7 +201,7 @@ def _guarded(native: type[Any]) -> type[Any]:
 
 
 @cache
-def _unbounded(native: type[Any]) -> type[Any]:
+def _unbounded(native: Any) -> type[Any]:
     class UnboundedCompiler(native):  # type: ignore[misc]
         """Compiles a query that names no shard key (for str(query)), and refuses to execute it."""
 
@@ -221,7 +220,7 @@ def _unbounded(native: type[Any]) -> type[Any]:
 
 
 @cache
-def _empty(native: type[Any]) -> type[Any]:
+def _empty(native: Any) -> type[Any]:
     class EmptyCompiler(native):  # type: ignore[misc]
         """Answers a query that can match no row, without a database."""
 

@@ -47,7 +47,7 @@ def place(query: Any, entry: Entry) -> dict[str, list[int]]:
 
 
 @cache
-def compiler(native: type[Any]) -> type[Any]:
+def compiler(native: Any) -> type[Any]:
     """Return the INSERT compiler of the door over Django's own."""
 
     class DoorInsertCompiler(native):  # type: ignore[misc]

@@ -48,7 +48,7 @@ class ClusterOperations:
         # loaddata sends these as raw SQL.
         return [f"{CONTROL_ONLY} {sql}" for sql in super().sequence_reset_sql(style, model_list)]  # type: ignore[misc]
 
-    def execute_sql_flush(self, sql_list: list[str]) -> None:
+    def execute_sql_flush(self, sql_list: Any) -> None:
         with self.connection.sharded_statements():
             super().execute_sql_flush(sql_list)  # type: ignore[misc]
 

@@ -25,6 +25,7 @@ class Matrix:
 
     answers: Mapping[str, Answer]
     drift: Sequence[Difference]
+    compared: Sequence[str]
     not_compared: Sequence[str]
 
     @property
@@ -60,6 +61,7 @@ def matrix(found: Databases, target: Target) -> Matrix:
     return Matrix(
         {alias: answers[alias] for alias in found.all},
         schema_drift(compared),
+        compared,
         [alias for alias in found.shards if alias not in compared],
     )
 
@@ -70,12 +72,13 @@ def show(found: Matrix, console: Console) -> None:
     if found.unapplied:
         console.print()
         console.print(_pending(found))
-    console.print()
+    if found.compared or found.not_compared:
+        console.print()
     for difference in found.drift:
         console.print(str(difference))
     if found.not_compared:
         console.print(f"Schemas not compared: {', '.join(found.not_compared)}.")
-    elif not found.drift:
+    elif found.compared and not found.drift:
         console.print("The schemas of the shards agree with the control database's.")
 
 
