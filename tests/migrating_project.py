@@ -75,7 +75,7 @@ class Project:
             f"{dedent(more)}\n"
             "class Migration(migrations.Migration):\n"
             f"    dependencies = {dependencies!r}\n    operations = [{dedent(operations)}]\n"
-            "    atomic = globals().get('ATOMIC', True)\n",
+            "    atomic = globals().get('ATOMIC', True)\n    replaces = globals().get('REPLACES', [])\n",
         )
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

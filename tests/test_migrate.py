@@ -108,3 +108,12 @@ def test_the_databases_of_a_test_run_are_made_without_a_word(tmp_path):
     assert "Applying sharding.0001_initial... OK" in output
     assert "was migrated" not in output
     assert "could not be asked" not in output
+
+
+def test_a_cluster_of_one_has_nobody_to_speak_of(tmp_path):
+    project = Project(tmp_path, sqlite_databases(tmp_path, "default"))
+    project.configure("garden")
+    project.write("garden/models.py", "")
+    assert project.succeed("migrate").splitlines()[-1] == "  Applying sharding.0001_initial... OK"
+    lines = project.succeed("migrate_all", "--check").splitlines()
+    assert [line.rstrip() for line in lines] == ["Database  Applied  Pending", "default   1        0"]

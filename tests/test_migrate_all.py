@@ -14,7 +14,7 @@ import time
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests.garden import HEIGHT, SHARDS, columns, garden, migrated, project, running_servers
+from tests.garden import HEIGHT, INITIAL, SHARDS, columns, garden, migrated, project, running_servers
 from tests.messages import whole
 from tests.migrating_project import postgresql_databases
 
@@ -142,6 +142,15 @@ def test_migrations_are_unapplied_everywhere(migrated):
     lines = without_times(migrated.succeed("migrate_all", "garden", "0001"))
     assert sorted(lines) == [f"{alias}: unapplied garden.0002_height (… s)" for alias in ("default", *SHARDS)]
     assert not any("height" in columns(migrated, alias) for alias in ("default", *SHARDS))
+
+
+def test_a_squashed_migration_that_is_applied_in_part_leads_to_its_last_one(migrated):
+    migrated.migration("garden", "0002_height", HEIGHT, after=["0001_initial"])
+    more = "REPLACES = [('garden', '0001_initial'), ('garden', '0002_height')]"
+    migrated.migration("garden", "0003_squashed", f"{INITIAL} {HEIGHT}", more=more)
+    plan = json.loads(migrated.succeed("migrate_all", "garden", "0003", "--plan", "--json"))
+    assert plan["databases"]["shard_b"]["pending"] == ["garden.0002_height"]
+    assert without_times(migrated.succeed("migrate_all", "garden", "0003"))[0] == applied("default")
 
 
 @pytest.mark.parametrize(

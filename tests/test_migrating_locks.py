@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import signal
 import socket
+import sqlite3
 import threading
 from contextlib import closing, contextmanager
 
 import pytest
 
+from sharding.direct_connection import direct_variable
 from sharding.migrating.one_database import LOCK
-from tests.garden import HEIGHT, SHARDS, columns, garden, migrated, running_servers
+from tests.garden import HEIGHT, INITIAL, MODELS, SHARDS, columns, garden, migrated, running_servers
+from tests.migrating_project import Project, sqlite_databases
 
 __all__ = ["garden", "migrated", "running_servers"]
 
@@ -139,8 +142,40 @@ class Pooler:
     @staticmethod
     def _pass_on(source, target, change):
         with source, target:
-            while data := source.recv(65536):
-                target.sendall(change(data))
+            try:
+                while data := source.recv(65536):
+                    target.sendall(change(data))
+            except OSError:
+                # The other direction has ended, and closed both.
+                return
+
+
+@pytest.mark.parametrize(
+    ("alias", "variable"),
+    [
+        ("default", "DATABASE_URL__DIRECT"),
+        ("shard_eu_1", "SHARD_URL_EU_1__DIRECT"),
+        ("press_db", "DATABASE_URL_PRESS__DIRECT"),
+    ],
+)
+def test_the_variable_of_a_direct_address(alias, variable):
+    assert direct_variable(alias) == variable
+
+
+def test_sqlite_waits_for_its_lock_and_tries_again(tmp_path):
+    project = Project(tmp_path, sqlite_databases(tmp_path, "default"))
+    project.configure("garden")
+    project.write("garden/models.py", MODELS)
+    project.migration("garden", "0001_initial", INITIAL)
+    project.succeed("migrate_all", "sharding", "-v", "0")
+    command = ("migrate_all", "--lock-timeout", "0.1", "--retries", "1")
+    with closing(sqlite3.connect(tmp_path / "default.sqlite3", isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        code, output, errors = project.manage(*command)
+    assert output.splitlines()[0] == "default: garden.0001_initial waits for locks that others hold; again in 1 s"
+    failed = "default was not migrated, garden.0001_initial failed: database is locked"
+    assert (code, errors) == (1, f"CommandError: {failed}\n{AGAIN}")
+    assert project.succeed(*command).startswith("default: applied garden.0001_initial")
 
 
 @pytest.fixture
