@@ -68,12 +68,13 @@ def complete(instance: Model, entry: Entry) -> None:
         ScopeConflict: the row has another key than the scope.
     """
     key = _scopes.get().get(entry.family)
-    own = getattr(instance, entry.key_attname)
-    if own is None:
+    # A deferred key stays unread: reading it would be a query.
+    own = instance.__dict__.get(entry.key_attname)
+    if own is None and instance._state.adding:
         inherited = key if key is not None else _key_of_parent(instance, entry)
         if inherited is not None:
             setattr(instance, entry.key_attname, inherited)
-    elif key is not None and entry.prepare_key(own) != key:
+    elif own is not None and key is not None and entry.prepare_key(own) != key:
         raise _conflict(entry, key, own)
 
 
