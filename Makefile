@@ -6,7 +6,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test check demo tutorial bench bench-routing bench-fanout clean
+.PHONY: help test check demo tutorial mutations bench bench-routing bench-fanout clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -26,6 +26,9 @@ demo: .venv-demo/installed-demo ## Load real flights into a cluster and walk thr
 
 tutorial: $(VENV)/installed-test ## Follow docs/tutorial.md literally, in an empty folder
 	$(BIN)/python scripts/tutorial.py
+
+mutations: $(VENV)/installed-test ## Break the code on purpose, and see that the tests notice
+	$(BIN)/python -m scripts.mutations
 
 bench: bench-routing bench-fanout ## Measure everything that is measured
 
