@@ -87,7 +87,7 @@ MUTATIONS = [
     Mutation(
         "a shard takes no part in the atomic block",
         "sharding/backends/compilers.py",
-        "        connection.door.enlist(connection.alias)\n",
+        "        self._door.enlist(connection.alias)\n",
         "",
         ("tests/transactions",),
     ),

@@ -15,6 +15,7 @@ from typing import Any
 
 from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
+from django.db.utils import ConnectionDoesNotExist
 
 from sharding import conf
 from sharding.bucket_map import BucketMap
@@ -99,13 +100,14 @@ def shard_number(alias: str) -> int:
 
 def connection_of(alias: str) -> Any:
     """Return this thread's connection to a shard, or raise UnknownShard when DATABASES lacks the alias."""
-    if alias not in connections:
+    try:
+        return connections[alias]
+    except ConnectionDoesNotExist:
         raise UnknownShard(
             f"The bucket map names the shard {alias!r}, which is not in DATABASES. "
             f"Declare it again (for example by SHARD_URL_{alias.removeprefix('shard_').upper()}); its rows are there.",
             alias=alias,
-        )
-    return connections[alias]
+        ) from None
 
 
 def _refresh_if_possible(loaded: Loaded) -> None:

@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
+from uuid import UUID
 
 from django.db.models import Model
 from django.db.models.expressions import Col, ColPairs, Value
@@ -23,6 +24,9 @@ from sharding import registry
 Buckets = frozenset[int] | None
 
 NO_ROW: frozenset[int] = frozenset()
+
+#: Types of nearly all keys and ids, for which a lookup's right-hand side needs no closer look.
+PLAIN = frozenset({int, str, UUID})
 
 _native: ContextVar[str | None] = ContextVar("sharding_native", default=None)
 _probe: ContextVar[bool] = ContextVar("sharding_probe", default=False)
@@ -141,6 +145,9 @@ def _column(column: Col, rhs: Any, *, many: bool) -> Buckets:
     bucket_of = entry.columns.get(column.target.attname)
     if bucket_of is None:
         return None
+    if type(rhs) in PLAIN and not many:
+        bucket = bucket_of(rhs)
+        return NO_ROW if bucket is None else frozenset((bucket,))
     values = _literals(rhs, many=many)
     if values is None:
         return None
