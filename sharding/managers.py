@@ -9,7 +9,6 @@ from contextlib import AbstractContextManager, nullcontext
 from typing import Any, Self
 
 from django.db import DEFAULT_DB_ALIAS, connections, models
-from django.db.models import Model
 
 from sharding import registry
 
@@ -51,29 +50,6 @@ class ShardedQuerySet(models.QuerySet[Any]):
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]
-
-    def _filter_or_exclude_inplace(self, negate: bool, args: Any, kwargs: Any) -> None:
-        super()._filter_or_exclude_inplace(negate, args, kwargs)  # type: ignore[misc]
-        if not negate:
-            for name, value in kwargs.items():
-                if isinstance(value, Model):
-                    self._pin(name, value)
-
-    def _pin(self, name: str, instance: Model) -> None:
-        """
-        Keep the bucket of an instance that was given to a filter: its id alone may not name it.
-
-        Django's ``query`` property would recurse here when a related manager's filter is deferred, so not that.
-        """
-        entry = registry.get(self.model)
-        target = registry.entry(type(instance))
-        field: Any = {each.name: each for each in self.model._meta.concrete_fields}.get(name.removesuffix("__exact"))
-        if target is None or field is None or field.attname not in entry.columns:
-            return
-        pinned = frozenset({target.bucket_of(instance)})
-        query: Any = self._query  # type: ignore[attr-defined]
-        before: frozenset[int] | None = getattr(query, "pinned_buckets", None)
-        query.pinned_buckets = pinned if before is None else before & pinned
 
 
 class ShardedManager(models.Manager.from_queryset(ShardedQuerySet)):  # type: ignore[misc]

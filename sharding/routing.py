@@ -13,6 +13,7 @@ from contextvars import ContextVar
 from typing import Any
 from uuid import UUID
 
+from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.db.models.expressions import Col, ColPairs, Value
 from django.db.models.lookups import Exact, In
@@ -75,9 +76,7 @@ def buckets_of(query: Query) -> Buckets:
             found = buckets_of(each) if registry.entry(each.model) is not None else None
             united = _either(united, found)
         return united
-    proved = _node(query.where, False)
-    pinned: Buckets = getattr(query, "pinned_buckets", None)
-    return _both(proved, pinned)
+    return _node(query.where, False)
 
 
 def _both(a: Buckets, b: Buckets) -> Buckets:
@@ -128,7 +127,7 @@ def _lookup(lookup: Exact | In) -> Buckets:
     lhs: Any = lookup.lhs
     rhs: Any = lookup.rhs
     if isinstance(lhs, Value) and isinstance(rhs, Col):
-        lhs, rhs = rhs, lhs.value
+        lhs, rhs = rhs, lhs
     if isinstance(lhs, Col):
         return _column(lhs, rhs, many=isinstance(lookup, In))
     if isinstance(lhs, ColPairs):
@@ -148,20 +147,26 @@ def _column(column: Col, rhs: Any, *, many: bool) -> Buckets:
     if type(rhs) in PLAIN and not many:
         bucket = bucket_of(rhs)
         return NO_ROW if bucket is None else frozenset((bucket,))
-    values = _literals(rhs, many=many)
+    values = _literals(column.target, rhs, many=many)
     if values is None:
         return None
     found = (bucket_of(value) for value in values if value is not None)
     return frozenset(bucket for bucket in found if bucket is not None)
 
 
-def _literals(rhs: Any, *, many: bool) -> list[Any] | None:
+def _literals(field: Any, rhs: Any, *, many: bool) -> list[Any] | None:
     """Return the plain values of a right-hand side, or None when the database computes one of them."""
     if hasattr(rhs, "resolve_expression") and not isinstance(rhs, Value):
         return None
     if many and (isinstance(rhs, (Value, str, bytes)) or not hasattr(rhs, "__iter__")):
         return None
-    values = [each.value if isinstance(each, Value) else each for each in (rhs if many else [rhs])]
+    try:
+        values = [
+            field.get_prep_value(each.value) if isinstance(each, Value) else each for each in (rhs if many else [rhs])
+        ]
+    except (TypeError, ValueError, ValidationError):
+        # The database decides what such a value equals.
+        return None
     if any(hasattr(each, "resolve_expression") or hasattr(each, "as_sql") for each in values):
         return None
     # An unsaved instance on the right is Django's to refuse.
