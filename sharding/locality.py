@@ -63,6 +63,12 @@ def check_joins(query: Query, entry: Entry | None) -> None:
             )
 
 
+def check_value(value: Any, query: Query, entry: Entry, bucket: int) -> None:
+    """Check that an expression given to a new row of ``bucket`` reads rows of that bucket only."""
+    for subquery in _within(value):
+        _check_subquery(subquery, query, entry, frozenset({bucket}))
+
+
 def check_compiled(query: Query, klass_info: Any, entry: Entry | None) -> None:
     """Check the joins of a query at the moment when they are written into its FROM clause, unless routing is off."""
     if len(query.alias_map) > 1 and routing.native_alias() is None:
@@ -110,6 +116,8 @@ def _check_subquery(inner: Query, outer: Query, outer_entry: Entry, buckets: Buc
     entry = registry.entry(inner.model)
     if entry is None:
         raise _global_join(outer, inner.model._meta.db_table)
+    # exclude() over a relation asks a subquery of this model whose first table is another one's.
+    check_joins(inner, entry)
     if _correlated(inner, entry):
         check(inner, entry, buckets)
         return
@@ -163,7 +171,9 @@ def _subqueries(query: Query) -> Iterator[Query]:
     for expression in query.annotations.values():
         yield from _within(expression)
     for ordering in query.order_by:
-        yield from _within(ordering)
+        if any(True for _ in _within(ordering)):
+            # It is compiled unresolved, so that OuterRef does not name a column of this query yet.
+            yield from _within(ordering.resolve_expression(query.clone()))
     # What an UPDATE sets.
     for _, _, value in getattr(query, "values", ()):
         yield from _within(value)

@@ -10,7 +10,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models.sql import Query
 
-from sharding import cluster_map, registry, scopes
+from sharding import cluster_map, locality, registry, scopes
 from sharding.errors import ShardKeyChanged
 from sharding.registry import Entry
 
@@ -40,6 +40,10 @@ def place(query: Any, entry: Entry) -> dict[str, list[int]]:
         scopes.complete(instance, entry)
         bucket = entry.bucket_of(instance)
         entry.verify(instance, bucket)
+        for field in query.fields:
+            value = instance.__dict__.get(field.attname)
+            if hasattr(value, "resolve_expression"):
+                locality.check_value(value, query, entry, bucket)
         # Fixtures skip pre_save(), and historical models have lost their base class: fill it here.
         setattr(instance, registry.BUCKET_COLUMN, bucket)
         groups.setdefault(owner(bucket), []).append(position)
