@@ -82,6 +82,7 @@ tenant_leaves = st.one_of(
     st.just(Q(tenant_id=F("quantity"))),
     st.just(Q(tenant_id__isnull=True)),
     st.just(Q(pk__in=[])),
+    st.just(Q()),
     numbers.map(lambda number: Q(quantity=number)),
 )
 order_leaves = st.one_of(
