@@ -55,9 +55,11 @@ class ShardedModel(models.Model):
         # A deferred key stays unknown: reading it would be a query.
         self._state.shard_key = self.__dict__.get(entry.key_attname)  # type: ignore[attr-defined]
 
-    def refresh_from_db(self, *args: Any, **kwargs: Any) -> None:
-        super().refresh_from_db(*args, **kwargs)
-        self._remember_key()
+    def refresh_from_db(self, using: str | None = None, fields: Any = None, *args: Any, **kwargs: Any) -> None:
+        super().refresh_from_db(using, fields, *args, **kwargs)
+        entry = registry.get(type(self))
+        if fields is None or {entry.key, entry.key_attname} & set(fields):
+            self._remember_key()
 
     def save_base(self, *args: Any, **kwargs: Any) -> None:
         entry = registry.get(type(self))
@@ -98,7 +100,8 @@ class ShardedModel(models.Model):
     def _refuse_changed_key(self, entry: registry.Entry) -> None:
         old = getattr(self._state, "shard_key", None)
         new = self.__dict__.get(entry.key_attname, old)
-        if self._state.adding or old is None or new == old:
+        # Without an id it is saved as a new row: the idiom for copying one.
+        if self._state.adding or old is None or new == old or not self._is_pk_set():  # type: ignore[attr-defined]
             return
         if new is not None and entry.prepare_key(new) == entry.prepare_key(old):
             return

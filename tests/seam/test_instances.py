@@ -9,7 +9,7 @@ from django.core.exceptions import ValidationError
 from django.db import transaction
 
 from sharding import routing, shard_of
-from sharding.errors import ShardKeyMissing
+from sharding.errors import ShardKeyChanged, ShardKeyMissing
 from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER, Layout, tenant_on
 from tests.messages import whole
@@ -196,3 +196,31 @@ def test_proxy(layout: Layout, shop: Shop) -> None:
         assert list(PaidOrder.objects.filter(tenant_id=shop.tenant, status="paid")) == [paid]
     with assert_no_fan_out():
         paid.delete()
+
+
+def test_copying_a_row(layout: Layout, shop: Shop) -> None:
+    copied = Order.objects.get(pk=shop.order.pk)
+    copied.pk = None
+    copied._state.adding = True
+    copied.save()
+    again = Order.objects.get(pk=shop.order.pk)
+    again.pk = None
+    again.tenant_id = shop.neighbour
+    again.customer = None
+    again.save()
+    assert {order.pk for order in Order.objects.filter(tenant_id=shop.tenant)} == {shop.order.pk, copied.pk}
+    assert Order.objects.get(tenant_id=shop.neighbour) == again
+    account = Account.objects.get(pk=shop.account.pk)
+    account.pk = None
+    account.save()
+    assert account.pk != shop.account.pk
+    assert Account.objects.get(pk=shop.account.pk).owner == account.owner
+
+
+def test_refreshing_one_field_does_not_take_a_changed_key_for_the_stored_one(layout: Layout, shop: Shop) -> None:
+    shop.order.tenant_id = shop.neighbour
+    shop.order.refresh_from_db(fields=["status"])
+    with assert_statements({}), pytest.raises(ShardKeyChanged):
+        shop.order.save()
+    shop.order.refresh_from_db()
+    shop.order.save()

@@ -19,7 +19,7 @@ from sharding.errors import CrossShardTransaction, PartialCommit
 from sharding.testing.statements import statements
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
-from tests.shop.models import Line, Note, Order, Region
+from tests.shop.models import Customer, Line, Note, Order, Region
 from tests.transactions.conftest import Rows, stored
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -156,6 +156,40 @@ def _after_delete(function: Callable[..., Any]) -> Iterator[None]:
         yield
     finally:
         post_delete.disconnect(function, sender=Order)
+
+
+def test_a_delete_whose_second_commit_fails(rows: Rows) -> None:
+    there = Order.objects.create(tenant_id=rows.b)
+
+    def add_a_line(instance: Order, **kwargs: Any) -> None:
+        if instance.pk == there.pk:
+            Line.objects.create(tenant_id=rows.b, order_id=instance.pk, product="too late")
+
+    with _after_delete(add_a_line), pytest.raises(PartialCommit) as raised:
+        Order.objects.filter(pk__in=[rows.order.pk, there.pk]).delete()
+    assert (raised.value.committed, list(raised.value.failed)) == (["shard_a"], ["shard_b"])
+    assert [(alias, row["id"]) for alias, row in stored()["Order"]] == [("shard_b", there.pk)]
+    assert stored()["Line"] == []
+
+
+def test_a_delete_of_two_shards(rows: Rows) -> None:
+    there = Order.objects.create(tenant_id=rows.b)
+    assert Order.objects.filter(pk__in=[rows.order.pk, there.pk]).delete() == (2, {"shop.Order": 2})
+    assert stored()["Order"] == []
+
+
+def test_an_update_that_fails_on_the_second_shard(rows: Rows) -> None:
+    """Outside of a block an update of several shards is one transaction per database."""
+    made = Customer.objects.bulk_create([Customer(tenant_id=rows.b, name=n, email=n) for n in "xy"])
+    both = Customer.objects.filter(pk__in=[rows.customer.pk, *(each.pk for each in made)])
+    with pytest.raises(PartialCommit) as raised:
+        both.update(email="z")
+    assert (raised.value.committed, list(raised.value.failed)) == (["shard_a"], ["shard_b"])
+    assert sorted(row["email"] for _, row in stored()["Customer"]) == ["x", "y", "z"]
+    before = stored()
+    with pytest.raises(IntegrityError), transaction.atomic(using="default"):
+        both.update(email="w")
+    assert stored() == before
 
 
 def test_a_delete_whose_first_commit_fails(rows: Rows) -> None:
