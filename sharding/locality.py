@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import ForeignKey, Model
+from django.db.models import CharField, ForeignKey, IntegerField, Model, TextField
 from django.db.models.expressions import Col, Subquery
 from django.db.models.fields.reverse_related import ForeignObjectRel
 from django.db.models.lookups import Exact
@@ -35,6 +35,8 @@ def check(query: Query, entry: Entry, buckets: Buckets) -> None:
     inner = getattr(query, "inner_query", None)
     if inner is not None:
         check(inner, entry, buckets)
+        # An aggregate over a subquery's rows may itself ask another one.
+        _check_subqueries(query, entry, buckets)
         return
     if query.combinator:
         _check_combined(query, entry, buckets)
@@ -43,8 +45,7 @@ def check(query: Query, entry: Entry, buckets: Buckets) -> None:
         check_joins(query, entry)
     if query.extra_tables:
         raise _cannot(entry, "extra(tables=…)", "Query the models of those tables instead.")
-    for subquery in _subqueries(query):
-        _check_subquery(subquery, query, entry, buckets)
+    _check_subqueries(query, entry, buckets)
 
 
 def check_joins(query: Query, entry: Entry | None) -> None:
@@ -75,6 +76,15 @@ def check_compiled(query: Query, klass_info: Any, entry: Entry | None) -> None:
         if query.select_related:
             _check_selected(query, klass_info, entry)
         check_joins(query, entry)
+
+
+def check_parts(query: Query) -> None:
+    """Check that a union, intersection or difference of global rows has no part of sharded ones."""
+    if routing.native_alias() is not None:
+        return
+    for each in query.combined_queries:
+        if registry.entry(each.model) is not None:
+            raise _global_join(query, each.model._meta.db_table)
 
 
 def _check_selected(query: Query, klass_info: Any, entry: Entry | None) -> None:
@@ -108,6 +118,11 @@ def _check_combined(query: Query, entry: Entry, buckets: Buckets) -> None:
             f"{query.combinator}()",
             "Limit every part to one and the same shard key, or combine the results in Python.",
         )
+
+
+def _check_subqueries(query: Query, entry: Entry, buckets: Buckets) -> None:
+    for subquery in _subqueries(query):
+        _check_subquery(subquery, query, entry, buckets)
 
 
 def _check_subquery(inner: Query, outer: Query, outer_entry: Entry, buckets: Buckets) -> None:
@@ -159,21 +174,36 @@ def _equates(node: Any, inner: Query, entry: Entry) -> bool:
     return own is not None and own == outer
 
 
-def _rule(column: Col) -> str | None:
+def _rule(column: Col) -> tuple[str, str] | None:
     """Return how a column names the bucket; equal values of two columns with the same rule name the same one."""
     model: type[Model] = column.target.model
     entry = registry.entry(model)
-    return None if entry is None else entry.rule(column.target.attname)
+    rule = None if entry is None else entry.rule(column.target.attname)
+    return None if rule is None else (rule, _kind(column.target))
+
+
+def _kind(field: Any) -> str:
+    """Return what the column holds: a database may find 42 and '42' equal, and they are in different buckets."""
+    while isinstance(field, ForeignKey):
+        field = field.target_field
+    if isinstance(field, IntegerField):
+        return "number"
+    return "text" if isinstance(field, CharField | TextField) else str(field.get_internal_type())
 
 
 def _subqueries(query: Query) -> Iterator[Query]:
     yield from _within(query.where)
     for expression in query.annotations.values():
         yield from _within(expression)
+    ordering: Any
     for ordering in query.order_by:
         if any(True for _ in _within(ordering)):
             # It is compiled unresolved, so that OuterRef does not name a column of this query yet.
             yield from _within(ordering.resolve_expression(query.clone()))
+    for join in query.alias_map.values():
+        relation = getattr(join, "filtered_relation", None)
+        if relation is not None:
+            yield from _within(relation.resolved_condition)
     # What an UPDATE sets.
     for _, _, value in getattr(query, "values", ()):
         yield from _within(value)

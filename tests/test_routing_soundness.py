@@ -95,8 +95,8 @@ order_leaves = st.one_of(
 )
 ledger_leaves = st.one_of(
     either_form("tenant_id", key_values),
-    either_form("pk", st.tuples(keys, numbers)).filter(lambda q: None not in (q.children[0][1] or ())),
     st.tuples(keys, numbers).map(lambda pair: Q(pk=pair)),
+    st.lists(st.tuples(keys, numbers), max_size=3).map(lambda pairs: Q(pk__in=pairs)),
     numbers.map(lambda number: Q(number=number)),
 )
 

@@ -81,8 +81,10 @@ class ShardCompiler:
     def __call__(self, query: Query, connection: Any, using: str | None, elide_empty: bool = True) -> Any:
         # RawQuery has no model: its SQL is sent as it stands.
         entry = registry.entry(getattr(query, "model", None))
-        if entry is None or using is None or routing.native_alias() is not None:
+        if entry is None or routing.native_alias() is not None:
             return self.native(query, connection, using, elide_empty)
+        if using is None:
+            return _nested(self.native)(query, connection, None, elide_empty)
         query = scopes.apply(query, entry)
         if self.name == INSERT:
             _refuse_foreign(entry, connection.alias, inserts.place(query, entry))
@@ -189,6 +191,10 @@ def _nested(native: Any) -> type[Any]:
                 )
             return super().as_sql(*args, **kwargs)
 
+        def get_from_clause(self) -> Any:
+            locality.check_compiled(self.query, self.klass_info, registry.entry(self.query.model))
+            return super().get_from_clause()
+
     NestedCompiler.__name__ = f"Nested{native.__name__}"
     return NestedCompiler
 
@@ -201,6 +207,10 @@ def _guarded(native: Any) -> type[Any]:
         def get_from_clause(self) -> Any:
             locality.check_compiled(self.query, self.klass_info, None)
             return super().get_from_clause()
+
+        def get_combinator_sql(self, *args: Any) -> Any:
+            locality.check_parts(self.query)
+            return super().get_combinator_sql(*args)
 
     GuardedCompiler.__name__ = f"Guarded{native.__name__}"
     return GuardedCompiler
