@@ -152,12 +152,12 @@ ANY: dict[str, Callable[[], QuerySet[Any]]] = {
 
 @pytest.mark.parametrize("queryset", ONE.values(), ids=ONE)
 def test_one_bucket(queryset: Callable[[], QuerySet[Any]]) -> None:
-    assert buckets_of(queryset().query) == {TENANT}
+    assert buckets_of(queryset().query) == frozenset({TENANT})
 
 
 @pytest.mark.parametrize(("queryset", "expected"), SEVERAL.values(), ids=SEVERAL)
 def test_exact_set_of_buckets(queryset: Callable[[], QuerySet[Any]], expected: set[int]) -> None:
-    assert buckets_of(queryset().query) == expected
+    assert buckets_of(queryset().query) == frozenset(expected)
 
 
 @pytest.mark.parametrize("queryset", NONE.values(), ids=NONE)
@@ -173,8 +173,8 @@ def test_nothing_proved(queryset: Callable[[], QuerySet[Any]]) -> None:
 def test_an_id_of_a_bucket_that_does_not_exist(settings: Any) -> None:
     settings.SHARDING = settings.SHARDING | {"BUCKETS": 16}
     assert buckets_of(O.filter(pk=ids.new_uuid(17)).query) == NO_ROW
-    assert buckets_of(O.filter(pk=ids.new_uuid(15)).query) == {15}
+    assert buckets_of(O.filter(pk=ids.new_uuid(15)).query) == frozenset({15})
 
 
-def test_a_foreign_uuid_of_no_version(settings: Any) -> None:
-    assert buckets_of(O.filter(pk=uuid.UUID(int=0)).query) == {0}
+def test_a_uuid_that_was_made_elsewhere() -> None:
+    assert buckets_of(O.filter(pk=uuid.UUID(int=0)).query) == frozenset({0})
