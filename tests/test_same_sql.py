@@ -52,6 +52,11 @@ def _nested(alias: str, **rows: Any) -> None:
         transaction.savepoint_commit(savepoint(using=alias), using=alias)
 
 
+def _empty(alias: str, **rows: Any) -> None:
+    with transaction.atomic(using=alias), transaction.atomic(using=alias):
+        pass
+
+
 def _rolled_back(alias: str, **rows: Any) -> None:
     with transaction.atomic(using=alias):
         Order.objects.using(alias).create(tenant_id=TENANT)
@@ -142,6 +147,7 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "bulk": _many,
     "nested blocks": _nested,
     "a block that is rolled back": _rolled_back,
+    "an empty block": _empty,
     "iterator": lambda alias, **rows: list(Order.objects.using(alias).filter(tenant_id=TENANT).iterator(10)),
     "a cascade over taggings": lambda alias, **rows: OrderTag.objects.using(alias).filter(tenant_id=TENANT).delete(),
 }

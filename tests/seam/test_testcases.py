@@ -100,6 +100,11 @@ class NoneAtDefaultTests(ClassData, TestCase):
 
 
 class ToolsTests(ShardedTestCaseMixin, TestCase):
+    def test_no_savepoint_is_counted(self) -> None:
+        """The test's own block is open on every database, so a shard joins it without a statement."""
+        with self.assertNumQueries(1, using="shard_a"):
+            list(Order.objects.filter(tenant_id=tenant_on("shard_a")))
+
     def test_no_fan_out(self) -> None:
         tenants = [tenant_on("shard_a"), tenant_on("shard_b")]
         with self.assertNoFanOut():
