@@ -126,10 +126,10 @@ class Cluster:
         with self._locked():
             self._down()
             home = home_for(self.folder, self._account)
-            shutil.rmtree(self._sockets(), ignore_errors=True)
             # The file with the passwords goes last: whoever is interrupted here can begin again.
             for server in self._servers(self._load()) if self._file.exists() else []:
                 shutil.rmtree(server.folder, ignore_errors=True)
+            shutil.rmtree(self._sockets(), ignore_errors=True)
             for place in {home, self.folder}:
                 shutil.rmtree(place)
 
