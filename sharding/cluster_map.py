@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import math
+import os
 import threading
 import time
 from dataclasses import dataclass
@@ -189,4 +190,11 @@ def _on_setting_changed(*, setting: str, **kwargs: Any) -> None:
         forget()
 
 
+def _renew_lock() -> None:
+    # Another thread of the parent may have held it.
+    global _lock
+    _lock = threading.Lock()
+
+
 setting_changed.connect(_on_setting_changed)
+os.register_at_fork(after_in_child=_renew_lock)
