@@ -58,8 +58,8 @@ class DoorTransactions:
         if not door.in_atomic_block:
             if alias != door.alias and door.connection is not None and not door.autocommit:
                 raise TransactionManagementError(
-                    f"Autocommit is off on {door.alias!r}, and a shard cannot take part in a transaction that no atomic() "
-                    f"block ends. Use transaction.atomic()."
+                    f"Autocommit is off on {door.alias!r}, and a shard cannot take part in a transaction that no "
+                    f"atomic() block ends. Use transaction.atomic()."
                 )
             return
         if door.needs_rollback:
