@@ -22,7 +22,8 @@ class ScopeMiddleware:
     Run each request inside ``sharding.scope(key)``, where ``key`` is what SHARDING["SCOPE_FROM_REQUEST"] returns.
 
     The setting is the path of a function that takes the request and returns its shard key, or None for a request
-    without one. The scope ends with the view: a streamed body is produced outside.
+    without one. In a project with several families it returns ``sharding.scope(key, of=Model)`` instead.
+    The scope ends with the view: a streamed body is produced outside.
     """
 
     sync_capable = True
@@ -57,4 +58,6 @@ class ScopeMiddleware:
 
     def _scope(self, request: HttpRequest) -> AbstractContextManager[None]:
         key: Any = self.key_of(request)
+        if isinstance(key, AbstractContextManager):
+            return key
         return nullcontext() if key is None else scope(key)

@@ -73,6 +73,8 @@ class ShardedModel(models.Model):
     save_base.alters_data = True  # type: ignore[attr-defined]
 
     def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+        # Inside another key's scope nothing would be found, and so nothing be deleted.
+        scopes.complete(self, registry.get(type(self)))
         with door().committing_one_by_one():
             return super().delete(*args, **kwargs)
 

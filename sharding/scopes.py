@@ -96,8 +96,9 @@ def _limited(query: Query, entry: Entry, key: Any) -> Query:
         return limited
     if limited.combinator:
         limited.combined_queries = tuple(
-            _limited(each, entry, key) if registry.entry(each.model) is entry else each
+            each if other is None else apply(each, other)
             for each in limited.combined_queries
+            for other in [registry.entry(each.model)]
         )
         return limited
     for named in _keys_named(query.where, entry):

@@ -4,18 +4,247 @@ Scopes: the queries and the new rows of one family are limited to one shard key,
 
 from __future__ import annotations
 
-import pytest
+import asyncio
+import threading
+from collections.abc import Callable
+from typing import Any
 
-from sharding import scope
+import pytest
+from asgiref.sync import async_to_sync
+from django.core.paginator import Paginator
+from django.db import models, transaction
+
+from aggregator import fan_out
+from sharding import registry, scope
+from sharding.errors import NotSharded, ScopeConflict, ShardKeyMissing, UnhashableKey
+from sharding.testing.statements import assert_no_fan_out
 from tests.layouts import CLUSTER
-from tests.shop.models import Account, Order
+from tests.messages import whole
+from tests.shop.models import Account, Customer, Device, Entry, Ledger, Line, Order, PaidOrder, Region
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
 
-def test_scope_limits_queries_and_fills_new_rows() -> None:
-    Order.objects.create(tenant_id=4)
+@pytest.fixture
+def mine() -> Order:
+    return Order.objects.create(tenant_id=3, status="mine", quantity=1)
+
+
+@pytest.fixture
+def other() -> Order:
+    return Order.objects.create(tenant_id=4, status="other", quantity=2)
+
+
+#: Questions of a scope of tenant 3, and their answers.
+QUERIES: dict[str, tuple[Callable[[], object], object]] = {
+    "all": (lambda: [each.status for each in Order.objects.all()], ["mine"]),
+    "a filter": (lambda: Order.objects.filter(status="other").count(), 0),
+    "the same key": (lambda: Order.objects.filter(tenant_id="3").count(), 1),
+    "its key among others": (lambda: Order.objects.filter(tenant_id__in=[3, 4]).count(), 1),
+    "exclude": (lambda: Order.objects.exclude(tenant_id=4).count(), 1),
+    "or": (lambda: Order.objects.filter(models.Q(tenant_id=4) | models.Q(status="mine")).count(), 1),
+    "aggregate": (lambda: Order.objects.aggregate(n=models.Sum("quantity")), {"n": 1}),
+    "aggregate over a subquery": (lambda: Order.objects.distinct()[:5].aggregate(n=models.Sum("quantity")), {"n": 1}),
+    "slices": (lambda: [each.status for each in Order.objects.order_by("pk")[:5]], ["mine"]),
+    "groups": (lambda: list(Order.objects.values_list("status").annotate(n=models.Count("pk"))), [("mine", 1)]),
+    "union": (
+        lambda: list(Order.objects.values_list("status").union(Line.objects.values_list("product"))),
+        [("mine",)],
+    ),
+    "pages": (lambda: Paginator(Order.objects.order_by("pk"), 5).count, 1),
+    "a proxy": (lambda: PaidOrder.objects.count(), 1),
+    "fan_out": (lambda: fan_out(Order.objects.all()).count(), 1),
+    "another model of the family": (lambda: Customer.objects.count(), 0),
+    "a joined key": (lambda: Order.objects.filter(customer__tenant_id=4).count(), 0),
+    "update": (lambda: Order.objects.update(quantity=7), 1),
+    "delete": (lambda: Order.objects.all().delete(), (1, {"shop.Order": 1})),
+}
+
+
+@pytest.mark.parametrize(("query", "answer"), QUERIES.values(), ids=QUERIES)
+def test_queries_are_limited(query: Callable[[], object], answer: object, mine: Order, other: Order) -> None:
+    with scope(3, of=Order), assert_no_fan_out():
+        assert query() == answer
+    other.refresh_from_db()
+    assert other.quantity == 2
+
+
+def test_composite_ids() -> None:
+    for tenant in (3, 4):
+        Ledger.objects.create(tenant_id=tenant, number=1)
     with scope(3, of=Order):
-        assert Order.objects.create().tenant_id == 3
-        assert Order.objects.count() == 1
-    assert Account.objects.filter(pk=None).count() == 0
+        assert Ledger.objects.get(number=1).pk == (3, 1)
+
+
+NEW: dict[str, Callable[[], Any]] = {
+    "create": lambda: Order.objects.create(),
+    "save": lambda: _saved(Order()),
+    "bulk_create": lambda: Order.objects.bulk_create([Order()])[0],
+    "get_or_create": lambda: Order.objects.get_or_create(status="x")[0],
+    "update_or_create": lambda: Order.objects.update_or_create(status="x")[0],
+    "a key that is given": lambda: Order.objects.create(tenant_id="3"),
+    "a composite id": lambda: Ledger.objects.create(number=1),
+}
+
+
+def _saved(instance: models.Model) -> models.Model:
+    instance.save()
+    return instance
+
+
+@pytest.mark.parametrize("new", NEW.values(), ids=NEW)
+def test_new_rows_get_the_key(new: Callable[[], Any]) -> None:
+    with scope(3, of=Order):
+        row = new()
+    assert int(row.tenant_id) == 3
+    assert type(row).objects.filter(tenant_id=3, pk=row.pk).exists()
+
+
+def test_new_row_under_another_tenants_row(other: Order) -> None:
+    message = "This Line names tenant_id=4 inside a scope of tenant_id=3. Leave the scope first."
+    with scope(3, of=Order), pytest.raises(ScopeConflict, match=whole(message)):
+        Line.objects.create(order=other, tenant_id=4, product="tea")
+
+
+#: What names the key 4 inside a scope of 3.
+CONFLICTS: dict[str, tuple[Callable[[Order], object], object]] = {
+    "filter": (lambda other: Order.objects.filter(tenant_id=4).count(), 4),
+    "for_key": (lambda other: list(Order.objects.for_key(4)), 4),
+    "in": (lambda other: list(Order.objects.filter(tenant_id__in=[4, 5])), [4, 5]),
+    "inside and": (lambda other: list(Order.objects.filter(models.Q(status="x") & models.Q(tenant_id=4))), 4),
+    "aggregate": (lambda other: Order.objects.filter(tenant_id=4)[:5].aggregate(n=models.Count("pk")), 4),
+    "a part of a union": (lambda other: list(Order.objects.all().union(Order.objects.filter(tenant_id=4))), 4),
+    "update": (lambda other: Order.objects.filter(tenant_id=4).update(status="x"), 4),
+    "delete": (lambda other: Order.objects.filter(tenant_id=4).delete(), 4),
+    "create": (lambda other: Order.objects.create(tenant_id=4), 4),
+    "bulk_create": (lambda other: Order.objects.bulk_create([Order(), Order(tenant_id=4)]), 4),
+    "save": (lambda other: other.save(), 4),
+    "deletion of an instance": (lambda other: other.delete(), 4),
+    "fan_out": (lambda other: list(fan_out(Order.objects.filter(tenant_id=4))), 4),
+}
+
+
+@pytest.mark.parametrize(("use", "found"), CONFLICTS.values(), ids=CONFLICTS)
+def test_another_key(use: Callable[[Order], object], found: object, other: Order) -> None:
+    message = f"This Order names tenant_id={found!r} inside a scope of tenant_id=3. Leave the scope first."
+    with (
+        pytest.raises(ScopeConflict, match=whole(message)) as caught,
+        scope(3, of=Order),
+        transaction.atomic(using="default"),
+    ):
+        use(other)
+    assert (caught.value.model, caught.value.field, caught.value.scope) == ("shop.Order", "tenant_id", 3)
+    assert caught.value.found == found
+    assert list(fan_out(Order.objects.all())) == [other]
+
+
+def test_another_tenants_row_is_not_found(other: Order) -> None:
+    with scope(3, of=Order), pytest.raises(Order.DoesNotExist):
+        other.refresh_from_db()
+    with scope(3, of=Order):
+        assert not Order.objects.filter(pk=other.pk).exists()
+
+
+def test_key_zero(mine: Order) -> None:
+    Order.objects.create(tenant_id=0, status="zero")
+    with scope(0, of=Order):
+        assert Order.objects.get().status == "zero"
+
+
+def test_nesting_and_families(mine: Order, other: Order) -> None:
+    account = Account.objects.create(owner="Ada")
+    with scope(3, of=Order), scope(str(account.pk), of=Entry):
+        assert Order.objects.get() == mine
+        assert Account.objects.get() == account
+        assert Entry.objects.create().account == account
+        with scope(4, of=Customer):
+            assert Order.objects.get() == other
+            assert Account.objects.count() == 1
+        assert Order.objects.get() == mine
+    with pytest.raises(ShardKeyMissing):
+        Order.objects.count()
+
+
+def test_ends_after_an_exception(mine: Order) -> None:
+    with pytest.raises(KeyError), scope(3, of=Order):
+        raise KeyError("view")
+    with pytest.raises(ShardKeyMissing):
+        Order.objects.count()
+
+
+def test_global_rows_are_not_limited(mine: Order) -> None:
+    Region.objects.create(name="north")
+    with scope(3, of=Order):
+        assert Region.objects.count() == 1
+
+
+def test_other_families_are_not_limited() -> None:
+    Device.objects.create(serial="N-1")
+    with scope(3, of=Order):
+        assert Device.objects.filter(serial="N-1").count() == 1
+        with pytest.raises(ShardKeyMissing):
+            Device.objects.count()
+
+
+def test_tasks_have_scopes_of_their_own() -> None:
+    async def key_in(tenant: int) -> int:
+        with scope(tenant, of=Order):
+            await asyncio.sleep(0)
+            return int((await Order.objects.acreate(status="x")).tenant_id)
+
+    async def all_keys() -> list[int]:
+        return await asyncio.gather(*(key_in(tenant) for tenant in (3, 4, 5)))
+
+    assert async_to_sync(all_keys)() == [3, 4, 5]
+
+
+def test_a_new_thread_begins_without_a_scope() -> None:
+    errors: list[BaseException] = []
+
+    def create() -> None:
+        try:
+            registry.get(Order).bucket_of(Order.objects.model())
+        except ShardKeyMissing as error:
+            errors.append(error)
+
+    with scope(3, of=Order):
+        thread = threading.Thread(target=create)
+        thread.start()
+        thread.join()
+    assert len(errors) == 1
+
+
+WRONG: dict[str, tuple[Any, type[models.Model] | None, type[Exception], str]] = {
+    "no key": (
+        None,
+        Order,
+        ShardKeyMissing,
+        "This Order has no tenant_id, so its shard is unknown. Set tenant_id before saving.",
+    ),
+    "several families": (
+        3,
+        None,
+        ShardKeyMissing,
+        "scope() needs of=…, a model of the family that the key belongs to, since this project has several: "
+        "shop.Account, shop.Device, tenant_id.",
+    ),
+    "a global model": (
+        3,
+        Region,
+        NotSharded,
+        "shop.Region is not sharded. Inherit from sharding.models.ShardedModel to shard it.",
+    ),
+    "True": (
+        True,
+        Order,
+        UnhashableKey,
+        "True is a bool, which is no shard key: all rows would live in two buckets. "
+        "Use an int, str, UUID, bytes, date, Decimal or aware datetime.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("key", "of", "error", "message"), WRONG.values(), ids=WRONG)
+def test_wrong_scopes(key: Any, of: type[models.Model] | None, error: type[Exception], message: str) -> None:
+    with pytest.raises(error, match=whole(message)), scope(key, of=of):
+        raise AssertionError("entered")
