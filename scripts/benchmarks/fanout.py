@@ -57,7 +57,7 @@ def _count(_: object) -> int:
 
 
 def _count_there(_: object) -> int:
-    return Flight.objects.using(REFERENCE).count()
+    return int(Flight.objects.using(REFERENCE).count())
 
 
 def _group_by(_: object) -> list[dict[str, Any]]:
