@@ -30,7 +30,11 @@ class ShardedQuerySet(models.QuerySet[Any]):
 
     def bulk_create(self, *args: Any, **kwargs: Any) -> list[Any]:
         with door().committing_one_by_one():
-            return super().bulk_create(*args, **kwargs)
+            created = super().bulk_create(*args, **kwargs)
+        for instance in created:
+            # Also when one shard was addressed by name: what the row does next goes through the door.
+            instance._state.db = instance._state.db and DEFAULT_DB_ALIAS
+        return created
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]
 
@@ -38,7 +42,8 @@ class ShardedQuerySet(models.QuerySet[Any]):
         entry = registry.get(self.model)
         objs = tuple(objs)
         for instance in objs:
-            entry.verify(instance, entry.bucket_of(instance))
+            if entry.key_attname in instance.__dict__:
+                entry.verify(instance, entry.bucket_of(instance))
         with door().committing_one_by_one():
             return super().bulk_update(objs, *args, **kwargs)
 

@@ -103,7 +103,10 @@ class ShardedModel(models.Model):
         old = getattr(self._state, "shard_key", None)
         new = self.__dict__.get(entry.key_attname, old)
         # Without an id it is saved as a new row: the idiom for copying one.
-        if self._state.adding or old is None or new == old or not self._is_pk_set():  # type: ignore[attr-defined]
+        if self._state.adding or new == old or not self._is_pk_set():  # type: ignore[attr-defined]
+            return
+        if old is None:
+            self._verify_id(entry)
             return
         if new is not None and entry.prepare_key(new) == entry.prepare_key(old):
             return
@@ -115,6 +118,12 @@ class ShardedModel(models.Model):
             old=old,
             new=new,
         )
+
+    def _verify_id(self, entry: registry.Entry) -> None:
+        """The stored key is deferred and another value was set: the id tells at least its bucket."""
+        for field in self._meta.pk_fields:
+            if field.attname in entry.columns and field.attname != entry.key_attname:
+                entry.verify_value(field.attname, getattr(self, field.attname), entry.bucket_of(self))
 
     def _do_update(self, base_qs: Any, *args: Any, **kwargs: Any) -> Any:
         # Django's UPDATE names the id alone; the key makes it one shard's, and never another tenant's row.

@@ -110,7 +110,8 @@ class Entry:
         for attname, bucket_of in self.columns.items():
             if attname == self.key_attname:
                 continue
-            value = getattr(instance, attname, None)
+            # A deferred value stays unread: it is the stored one.
+            value = instance.__dict__.get(attname)
             if value is None or hasattr(value, "resolve_expression"):
                 continue
             self.verify_value(attname, value, bucket, bucket_of)
