@@ -1,5 +1,5 @@
 """
-Instances of sharded models: a stored row keeps its key, and what is copied, deferred, pickled or made by a migration does.
+Instances of sharded models: a stored row keeps its key, however it was read, copied, pickled or deferred.
 """
 
 from __future__ import annotations
@@ -157,7 +157,8 @@ def test_deferred_key_that_is_set_to_another_bucket(order: Order, tenant: int) -
     deferred.tenant_id = tenant + 1
     message = (
         f"shop.Order.id={order.pk!r} was made for bucket {order.bucket}, but the row belongs to bucket "
-        f"{bucket_of(tenant + 1, model=Order)} by its tenant_id. Leave the id empty, and it is made for the row's bucket."
+        f"{bucket_of(tenant + 1, model=Order)} by its tenant_id. "
+        f"Leave the id empty, and it is made for the row's bucket."
     )
     with assert_statements({}), pytest.raises(BucketMismatch, match=whole(message)):
         deferred.save()

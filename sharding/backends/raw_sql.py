@@ -26,8 +26,9 @@ def refuse_sharded_tables(
         RawShardedSQL: it does.
     """
     connection = context["connection"]
-    if not connection.sharded_depth and routing.native_alias() is None and isinstance(sql, str):
-        table = _named(sql, frozenset(registry.tables()))
+    if not connection.sharded_depth and routing.native_alias() is None:
+        text = sql if isinstance(sql, str) else _text(sql, connection)
+        table = _named(text, frozenset(registry.tables()), connection.vendor)
         if table is not None:
             raise RawShardedSQL(
                 f"This SQL on {connection.alias!r} names {table!r}, a table of the sharded model "
@@ -39,14 +40,23 @@ def refuse_sharded_tables(
     return execute(sql, params, many, context)
 
 
+def _text(sql: Any, connection: Any) -> str:
+    """Return the text of what psycopg takes besides strings: bytes, and what psycopg.sql composes."""
+    if isinstance(sql, bytes):
+        return sql.decode(errors="replace")
+    return str(sql.as_string(connection.connection)) if hasattr(sql, "as_string") else repr(sql)
+
+
 @lru_cache(maxsize=4096)
-def _named(sql: str, tables: frozenset[str]) -> str | None:
-    if not any(table in sql for table in tables) or CONTROL_ONLY in sql:
+def _named(sql: str, tables: frozenset[str], vendor: str) -> str | None:
+    # SQLite's names have no case, nor have PostgreSQL's when they are not quoted.
+    folded = sql.lower()
+    if not any(table.lower() in folded for table in tables) or CONTROL_ONLY in sql:
         return None
-    if sql.startswith("PRAGMA "):
-        # SQLite's way to ask for the schema.
+    if vendor == "sqlite" and sql.startswith("PRAGMA "):
+        # SQLite's way to ask for the schema. It takes one statement at a time.
         return None
     for table in sorted(tables):
-        if re.search(rf"(?<![\w$]){re.escape(table)}(?![\w$])", sql):
+        if re.search(rf"(?<![\w$]){re.escape(table.lower())}(?![\w$])", folded):
             return table
     return None

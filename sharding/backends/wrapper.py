@@ -80,6 +80,17 @@ class ClusterWrapper(DoorTransactions):
             self.sharded_depth -= 1
 
 
+class ClusterIntrospection:
+    """Mixin of DatabaseIntrospection: the control database's own tables can be looked at."""
+
+    connection: Any
+
+    def get_table_description(self, cursor: Any, table_name: str) -> Any:
+        # On PostgreSQL it selects from the table.
+        with self.connection.sharded_statements():
+            return super().get_table_description(cursor, table_name)  # type: ignore[misc]
+
+
 class ClusterCreation:
     """Mixin of DatabaseCreation: a test database is made with a bucket map, and dumped by itself."""
 

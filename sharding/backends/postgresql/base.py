@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from django.db.backends.postgresql import base, creation, operations, schema
+from django.db.backends.postgresql import base, creation, introspection, operations, schema
 
 from sharding.backends.schema_editor import ClusterSchemaEditor
-from sharding.backends.wrapper import ClusterCreation, ClusterOperations, ClusterWrapper
+from sharding.backends.wrapper import ClusterCreation, ClusterIntrospection, ClusterOperations, ClusterWrapper
 
 
 class DatabaseCreation(ClusterCreation, creation.DatabaseCreation):
+    pass
+
+
+class DatabaseIntrospection(ClusterIntrospection, introspection.DatabaseIntrospection):
     pass
 
 
@@ -22,5 +26,6 @@ class DatabaseSchemaEditor(ClusterSchemaEditor, schema.DatabaseSchemaEditor):
 
 class DatabaseWrapper(ClusterWrapper, base.DatabaseWrapper):
     creation_class = DatabaseCreation
+    introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations
     SchemaEditorClass = DatabaseSchemaEditor
