@@ -91,8 +91,8 @@ class Entry:
                 f"{self.label}.{self.key}={value!r} is an expression, and a shard key must be a plain value.",
                 key=value,
             )
-        if isinstance(value, (bool, float, Promise)):
-            # Integer fields would turn True into 1 and 1.5 into 1: somebody else's shard.
+        if isinstance(value, (bool, float, Promise, list, tuple, dict, set, frozenset)):
+            # Integer fields would turn True into 1 and 1.5 into 1, text fields [1] into "[1]": somebody else's shard.
             hashing.encode(value)
         return self.key_field.get_prep_value(value)
 

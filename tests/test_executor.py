@@ -20,6 +20,7 @@ from sharding import shard_of
 from sharding.errors import PartialCommit, ShardsUnavailable, UnknownShard
 from sharding.testing import cluster
 from tests import servers
+from tests.downtime import down
 from tests.layouts import tenant_on
 from tests.messages import whole
 from tests.shop.models import Order
@@ -38,24 +39,6 @@ def layout(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
 @pytest.fixture(autouse=True)
 def orders(layout: None, db: None) -> None:
     Order.objects.bulk_create([Order(tenant_id=number, total=number, status=str(number)) for number in range(16)])
-
-
-@contextmanager
-def down(alias: str) -> Iterator[None]:
-    """Let nobody connect to a shard inside."""
-    connection = connections[alias]
-    settings = connection.settings_dict
-    kept = {key: settings[key] for key in ("PORT", "NAME", "HOST")}
-    connection.close()
-    raw, connection.connection = connection.connection, None
-    settings.update(PORT="1", HOST="127.0.0.1")
-    if servers.engine == "sqlite":
-        settings["NAME"] = "/nonexistent/folder/file"
-    try:
-        yield
-    finally:
-        settings.update(kept)
-        connection.connection = raw
 
 
 READS = {

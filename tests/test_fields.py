@@ -129,9 +129,9 @@ def test_the_database_refuses_another_buckets_id(model: type[Model], alias: str,
     with connections[alias].cursor() as cursor:
         cursor.execute(sql, [stored(model, bucket, alias), bucket])
         for wrong in {(bucket + 1) % 4096, bucket ^ 1, bucket ^ 2048} - {bucket}:
-            with pytest.raises(IntegrityError, match="(?i)check constraint"), transaction.atomic(using=alias):
+            with pytest.raises(IntegrityError, match=r"(?i)check constraint"), transaction.atomic(using=alias):
                 cursor.execute(sql, [stored(model, bucket, alias), wrong])
-        with pytest.raises(IntegrityError, match="(?i)check constraint"), transaction.atomic(using=alias):
+        with pytest.raises(IntegrityError, match=r"(?i)check constraint"), transaction.atomic(using=alias):
             cursor.execute(f"UPDATE {table} SET bucket = 4095 - bucket /* control database only */")
 
 

@@ -16,12 +16,10 @@ import pytest
 from django.db import connections
 
 from sharding import bucket_of, cluster_map, ids, minting, shard_of
-from sharding.errors import UnknownShard
 from sharding.testing.cluster import owners
 from sharding.testing.statements import assert_statements
 from tests.blocks import undone
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
-from tests.messages import whole
 from tests.shop.models import Tag
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
@@ -55,16 +53,6 @@ def test_the_same_number_of_two_shards_makes_two_ids() -> None:
     bucket = 7
     made = {ids.pack_bigint(1, cluster_map.shard_number(alias), bucket) for alias in CLUSTER}
     assert len(made) == len(CLUSTER)
-
-
-def test_shard_without_a_number() -> None:
-    message = (
-        "The shard 'shard_x' has no number in the control database, so it cannot make ids. "
-        "Run `manage.py shards init` to make it known."
-    )
-    with pytest.raises(UnknownShard, match=whole(message)) as caught:
-        cluster_map.shard_number("shard_x")
-    assert caught.value.alias == "shard_x"
 
 
 def test_ids_sort_in_the_order_of_minting() -> None:
