@@ -11,12 +11,8 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-# What SQLite does by itself is a part of what is covered.
-ON_SQLITE := tests/seam tests/transactions $(addprefix tests/test_,$(addsuffix .py,fan_out fields keyset locality minting models raw_sql))
-
 test: $(VENV)/installed-test ## Run the tests on PostgreSQL servers of their own, and those of the seam on SQLite, with coverage
-	$(BIN)/python -m pytest --durations=15 --cov --cov-report= --cov-fail-under=0
-	SHARDKIT_TEST_ENGINE=sqlite $(BIN)/python -m pytest --cov --cov-append --cov-report=term $(ON_SQLITE)
+	$(BIN)/python -m scripts.all_tests
 
 check: $(VENV)/installed-dev ## Check style, types, layers and documentation
 	$(BIN)/ruff check .

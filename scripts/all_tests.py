@@ -1,0 +1,90 @@
+"""
+Run all tests, with coverage: on PostgreSQL in two halves side by side, and those of the seam on SQLite.
+
+The first half prints as it goes; what the second prints follows when both have ended::
+
+    python -m scripts.all_tests
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+
+#: What asks shards most; about half of the time. The paths exist, or the run fails.
+FIRST = [
+    "tests/differential",
+    "tests/seam",
+    "tests/transactions",
+    *(f"tests/test_{name}.py" for name in ("fan_out", "keyset", "executor", "same_sql", "cluster_map", "fields")),
+]
+#: What SQLite does by itself is a part of what is covered.
+ON_SQLITE = [
+    "tests/seam",
+    "tests/transactions",
+    *(f"tests/test_{name}.py" for name in ("fan_out", "fields", "keyset", "locality", "minting", "models", "raw_sql")),
+]
+COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]
+
+
+@dataclass
+class Part:
+    """One run of pytest, with coverage data of its own."""
+
+    name: str
+    arguments: list[str]
+    environment: dict[str, str] = field(default_factory=dict)
+
+    @property
+    def coverage(self) -> str:
+        return f".coverage.{self.name}"
+
+    def start(self, output: object = None) -> subprocess.Popen[bytes]:
+        return subprocess.Popen(
+            [sys.executable, "-m", "pytest", "--durations=10", *COVERAGE, *self.arguments],
+            cwd=ROOT,
+            env={**os.environ, **self.environment, "COVERAGE_FILE": self.coverage},
+            stdout=output,  # type: ignore[arg-type]
+            stderr=subprocess.STDOUT if output else None,
+        )
+
+
+def main() -> int:
+    """Run the parts and report the coverage; return 1 if anything failed or too little is covered."""
+    first = Part("first", FIRST)
+    second = Part("second", [f"--ignore={path}" for path in FIRST])
+    sqlite = Part("sqlite", ON_SQLITE, {"SHARDKIT_TEST_ENGINE": "sqlite"})
+    parts = [first, second, sqlite]
+    with tempfile.TemporaryFile() as beside:
+        running = second.start(beside)
+        try:
+            failed = [first.start().wait() != 0]
+            print("\nThe seam on SQLite:", flush=True)
+            failed.append(sqlite.start().wait() != 0)
+            failed.append(running.wait() != 0)
+        finally:
+            if running.poll() is None:
+                running.terminate()
+                running.wait()
+        beside.seek(0)
+        print("\nThe other half on PostgreSQL:", flush=True)
+        sys.stdout.buffer.write(beside.read())
+        sys.stdout.flush()
+    return 1 if any([*failed, _coverage(parts)]) else 0
+
+
+def _coverage(parts: list[Part]) -> bool:
+    """Print the coverage of all parts together, and return whether it falls short."""
+    command = [sys.executable, "-m", "coverage"]
+    subprocess.run([*command, "combine", "-q", *(part.coverage for part in parts)], cwd=ROOT, check=True)
+    return subprocess.run([*command, "report"], cwd=ROOT).returncode != 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
