@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import socket
 import time
 
@@ -25,17 +26,16 @@ def test_status():
     printed = lines(run("status", "--exact"))
     cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).get()
     data = json.loads(run("status", "--json"))
-    sizes = [display_size(data, alias) for alias in ALIASES]
-    assert printed == [
+    assert [without_size(line) for line in printed] == [
         f"Cluster {cluster.uuid}",
         f"epoch {cluster.epoch}, 4096 buckets, hash mmh3",
         "",
-        "database   server   buckets   rows     size   epoch   identity",
-        "──────────────────────────────────────────────────────────────",
-        f"default    up             0      0   {sizes[0]}       1   ok",
-        f"shard_a    up         1,366      1   {sizes[1]}       1   ok",
-        f"shard_b    up         1,365      0   {sizes[2]}       1   ok",
-        f"shard_c    up         1,365      0   {sizes[3]}       1   ok",
+        "database server buckets rows size epoch identity",
+        "─",
+        "default up 0 0 SIZE 1 ok",
+        "shard_a up 1,366 1 SIZE 1 ok",
+        "shard_b up 1,365 0 SIZE 1 ok",
+        "shard_c up 1,365 0 SIZE 1 ok",
         "",
         "Imbalance: sd 0.03 %, max/mean 1.000",
     ]
@@ -47,8 +47,9 @@ def test_status():
     }
 
 
-def display_size(data, alias):
-    return f"{data['databases'][alias]['bytes'] // 1024} kB"
+def without_size(line):
+    """How large the tables are, and so how wide the table is, depends on the tests before."""
+    return " ".join(re.sub("─+", "─", re.sub(r"[\d.]+ [kM]B", "SIZE", line)).split())
 
 
 @pytest.mark.django_db(databases=ALIASES, transaction=True)
