@@ -47,7 +47,7 @@ def checked(query: Any, entry: Entry, buckets: Buckets) -> Query:
 def _verify_key(query: Query, entry: Entry, value: Any) -> None:
     """save() writes every column: the key, too, with the value that its WHERE clause names."""
     plain = _plain(entry.key_field, value)
-    if not hasattr(plain, "resolve_expression"):
+    if plain is not None and not hasattr(plain, "resolve_expression"):
         prepared = entry.prepare_key(plain)
         if any(_names(child, entry, prepared) for child in _anded(query.where)):
             return
