@@ -11,7 +11,6 @@ from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.core.paginator import Paginator
 from django.db import DatabaseError, models, transaction
 
 from aggregator import fan_out
@@ -51,7 +50,6 @@ QUERIES: dict[str, tuple[Callable[[], object], object]] = {
         lambda: list(Order.objects.values_list("status").union(Line.objects.values_list("product"))),
         [("mine",)],
     ),
-    "pages": (lambda: Paginator(Order.objects.order_by("pk"), 5).count, 1),
     "a proxy": (lambda: PaidOrder.objects.count(), 1),
     "fan_out": (lambda: fan_out(Order.objects.all()).count(), 1),
     "another model of the family": (lambda: Customer.objects.count(), 0),
