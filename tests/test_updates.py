@@ -173,6 +173,9 @@ def test_update_of_a_key_to_itself(rows: Rows) -> None:
     tenant = rows.order.tenant_id
     assert rows.mine.update(tenant_id=tenant, status="x") == 1
     assert rows.mine.update(tenant_id=str(tenant)) == 1
+    excluded = rows.mine.exclude(tenant_id=tenant + 1)
+    with assert_statements({}), pytest.raises(ShardKeyChanged, match=whole(set_to("tenant_id", tenant + 1))), atomic():
+        excluded.update(tenant_id=tenant + 1)
     several = Order.objects.filter(tenant_id__in=[tenant, rows.stranger.tenant_id])
     with assert_statements({}), pytest.raises(ShardKeyChanged, match=whole(set_to("tenant_id", tenant))):
         several.update(tenant_id=tenant)
