@@ -14,6 +14,7 @@ import sys
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -45,13 +46,13 @@ class Part:
     def coverage(self) -> str:
         return f".coverage.{self.name}"
 
-    def start(self, output: object = None) -> subprocess.Popen[bytes]:
+    def start(self, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
             [sys.executable, "-m", "pytest", "--durations=10", *COVERAGE, *self.arguments],
             cwd=ROOT,
             env={**os.environ, **self.environment, "COVERAGE_FILE": self.coverage},
-            stdout=output,  # type: ignore[arg-type]
-            stderr=subprocess.STDOUT if output else None,
+            stdout=output,
+            stderr=output,
         )
 
 
