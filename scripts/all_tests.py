@@ -18,12 +18,16 @@ from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: What asks shards most; about half of the time. The paths exist, or the run fails.
+#: What takes about half of the time; the other half is mostly the migrations. The paths exist, or the run fails.
 FIRST = [
     "tests/differential",
     "tests/seam",
+    "tests/shards",
     "tests/transactions",
-    *(f"tests/test_{name}.py" for name in ("fan_out", "keyset", "executor", "same_sql", "cluster_map", "fields")),
+    *(
+        f"tests/test_{name}.py"
+        for name in ("bench", "demo", "executor", "fan_out", "fields", "keyset", "local_cluster")
+    ),
 ]
 #: What SQLite does by itself is a part of what is covered.
 ON_SQLITE = [
