@@ -131,7 +131,7 @@ MUTATIONS = [
         "sharding/backends/inserts.py",
         "        entry.verify(instance, bucket)\n",
         "",
-        ("tests/test_models.py",),
+        ("tests/test_inherited_key.py", "tests/test_using.py"),
     ),
     Mutation(
         "a stale map is kept for ever",
@@ -145,7 +145,7 @@ MUTATIONS = [
         "sharding/locality.py",
         "    if own is None or own != buckets or len(own) != 1:",
         "    if False:",
-        (DIFFERENTIAL,),
+        ("tests/test_locality.py", "tests/seam/test_subqueries.py"),
     ),
     Mutation(
         "raw SQL over a sharded table is let through",
