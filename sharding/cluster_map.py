@@ -6,19 +6,22 @@ A map never changes inside an atomic block, and a control database that is down 
 
 from __future__ import annotations
 
+import json
 import logging
 import math
 import os
 import threading
 import time
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
 from typing import Any
+from uuid import UUID
 
 from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from sharding import conf
+from sharding import conf, reference_models
 from sharding.bucket_map import BucketMap
 from sharding.errors import MapConflict, MapMissing, UnknownShard
 
@@ -35,6 +38,10 @@ class Loaded:
     map: BucketMap
     numbers: dict[str, int]
     until: float
+    #: None for a cluster of one that was never initialised.
+    uuid: UUID | None = None
+    #: {reference table: the shards that hold its rows}
+    copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
 
 
 _loaded: Loaded | None = None
@@ -99,6 +106,25 @@ def shard_number(alias: str) -> int:
         ) from None
 
 
+def uuid() -> UUID | None:
+    """Return the cluster's own id, which never changes; None for a cluster of one that was never initialised."""
+    # However old the map is: this is asked at the end of atomic blocks, whose transactions are not ours to read it in.
+    if _loaded is None:
+        refresh()
+    return _loaded.uuid if _loaded is not None else None
+
+
+def copies() -> Mapping[str, frozenset[str]]:
+    """Return the shards that hold each reference table, as they were when the map was read."""
+    current()
+    return {} if _loaded is None else _loaded.copies
+
+
+def known_copies() -> Mapping[str, frozenset[str]] | None:
+    """Return the same without asking the database; None before the first use."""
+    return _loaded.copies if _loaded is not None else None
+
+
 def connection_of(alias: str) -> Any:
     """Return this thread's connection to a shard, or raise UnknownShard when DATABASES lacks the alias."""
     try:
@@ -124,7 +150,7 @@ def _refresh_if_possible(loaded: Loaded) -> None:
             type(error).__name__,
             loaded.map.epoch,
         )
-        _loaded = Loaded(loaded.map, loaded.numbers, time.monotonic() + RETRY)
+        _loaded = replace(loaded, until=time.monotonic() + RETRY)
     finally:
         _lock.release()
 
@@ -151,21 +177,38 @@ def _load() -> Loaded:
             f"BUCKETS={settings.buckets} and HASH={settings.hash!r}. They never change: put the former back."
         )
     numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
+    held = stored_copies()
     if _loaded is not None and _loaded.map.epoch == cluster.epoch:
-        return Loaded(_loaded.map, numbers, until)
+        return Loaded(_loaded.map, numbers, until, cluster.uuid, held)
     owners = tuple(BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True))
     if len(owners) != cluster.buckets:
         raise MapConflict(
             f"The bucket map holds {len(owners)} of {cluster.buckets} buckets. "
             f"Restore the table sharding_bucket of the control database from a backup."
         )
-    return Loaded(BucketMap(cluster.epoch, owners), numbers, until)
+    return Loaded(BucketMap(cluster.epoch, owners), numbers, until, cluster.uuid, held)
+
+
+def stored_copies() -> dict[str, frozenset[str]]:
+    """Ask the control database which shards hold each reference table; nothing is asked in a project without any."""
+    from sharding.control import ReferenceCopies
+
+    if not reference_models.tables():
+        return {}
+    if not (_loaded and _loaded.copies) and not _has_table(ReferenceCopies._meta.db_table):
+        return {}
+    rows = ReferenceCopies.objects.using(DEFAULT_DB_ALIAS).values_list("table_name", "shards")
+    return {table: frozenset(json.loads(shards)) for table, shards in rows}
 
 
 def _is_migrated(table: str) -> bool:
     # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
     if _loaded is not None and _loaded.map.epoch > 0:
         return True
+    return _has_table(table)
+
+
+def _has_table(table: str) -> bool:
     return table in connections[DEFAULT_DB_ALIAS].introspection.table_names()
 
 
@@ -180,7 +223,7 @@ def _cluster_of_one() -> Loaded:
 
 def _missing() -> MapMissing:
     return MapMissing(
-        f"The control database holds no bucket map, but SHARDING declares the shards "
+        f"The control database holds no bucket map, but there are shards: "
         f"{', '.join(conf.current().shards)}. Run `manage.py migrate_all` and then `manage.py shards init`."
     )
 

@@ -24,6 +24,9 @@ from sharding.placement import PLACEMENTS
 SHARD_PREFIX: Final = "shard_"
 REPLICA_INFIX: Final = "_replica_"
 MODES: Final = ("enforce", "observe")
+WITHOUT_TWO_PHASE_COMMIT: Final = ("raise", "sequential")
+#: PostgreSQL's largest lock_timeout, in whole seconds.
+MAX_LOCK_TIMEOUT: Final = 2147483
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,10 @@ class Settings:
     mode: str = "enforce"
     scope_from_request: str | None = None  # dotted path of a function: request -> shard key or None
     max_parallel: int = 8  # threads of one fan-out
+    without_two_phase_commit: str = "raise"  # what a block over several databases does where one cannot prepare
+    recover_after: float = 10.0  # seconds after which an undecided transaction over several databases is given up
+    recover_in_process: bool = True  # whether processes of the application finish what crashed ones have left
+    lock_timeout: float | None = 10.0  # seconds that a block over several databases waits for one lock
 
 
 class Problem(NamedTuple):
@@ -65,6 +72,11 @@ class Rule(NamedTuple):
 
 def _is_positive(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= sys.float_info.max
+
+
+def _is_lock_timeout(value: Any) -> bool:
+    # PostgreSQL counts in milliseconds, of which 0 means no limit.
+    return value is None or (_is_positive(value) and 0.001 <= value <= MAX_LOCK_TIMEOUT)
 
 
 def _are_aliases(value: Any) -> bool:
@@ -144,6 +156,28 @@ RULES: Final[dict[str, Rule]] = {
         "a positive integer",
         lambda value: type(value) is int and value > 0,
         "Leave it out for 8. With 1, shards are asked one after the other.",
+    ),
+    "WITHOUT_TWO_PHASE_COMMIT": Rule(
+        _one_of(WITHOUT_TWO_PHASE_COMMIT),
+        lambda value: type(value) is str and value in WITHOUT_TWO_PHASE_COMMIT,
+        "Leave it out for 'raise'; 'sequential' commits one database after the other.",
+    ),
+    "RECOVER_AFTER": Rule(
+        "a positive number of seconds",
+        _is_positive,
+        "Leave it out for 10. A commit that takes longer than this may be rolled back by another process.",
+        float,
+    ),
+    "RECOVER_IN_PROCESS": Rule(
+        "True or False",
+        lambda value: type(value) is bool,
+        "Leave it out for True. With False, `manage.py shards recover --watch` must run somewhere.",
+    ),
+    "LOCK_TIMEOUT": Rule(
+        f"a number of seconds from 0.001 to {MAX_LOCK_TIMEOUT}, or None",
+        _is_lock_timeout,
+        "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
+        lambda value: None if value is None else float(value),
     ),
 }
 

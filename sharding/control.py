@@ -76,5 +76,98 @@ class ShardIdentity(models.Model):
         return f"{self.shard} of {self.cluster}"
 
 
+class Decision(models.Model):
+    """The verdict on one transaction over several databases; see sharding.commits.decisions."""
+
+    transaction = models.CharField(max_length=40, primary_key=True)
+    committed = models.BooleanField()
+    #: JSON list of the aliases that prepared; empty for a tombstone.
+    aliases = models.TextField()
+    decided = models.DateTimeField()
+
+    class Meta:
+        app_label = "sharding"
+        db_table = "sharding_decision"
+        managed = False
+
+    def __str__(self) -> str:
+        return f"{self.transaction} is {'committed' if self.committed else 'aborted'}"
+
+
+class Compensation(models.Model):
+    """What is to be called if only a part of a block committed; see sharding.commits.compensation_log."""
+
+    id = models.BigAutoField(primary_key=True)
+    #: Id of the block, ``<coordinator>.<number>``, and the place of the compensation in it.
+    block = models.CharField(max_length=40)
+    number = models.IntegerField()
+    #: ``module:qualified.name``, and JSON of its positional and keyword arguments.
+    path = models.TextField()
+    arguments = models.TextField()
+    #: JSON list of the aliases to commit, in order; and of those that did, empty until it is known that not all did.
+    aliases = models.TextField()
+    committed = models.TextField(default="")
+    logged = models.DateTimeField()
+    failures = models.IntegerField(default=0)
+    #: How the last call failed.
+    error = models.TextField(default="")
+
+    class Meta:
+        app_label = "sharding"
+        db_table = "sharding_compensation"
+        managed = False
+
+    def __str__(self) -> str:
+        return f"{self.path} of {self.block}"
+
+
+class CommittedPart(models.Model):
+    """The mark of a block's part in the database that committed it; see sharding.commits.parts."""
+
+    block = models.CharField(max_length=40, primary_key=True)
+
+    class Meta:
+        app_label = "sharding"
+        db_table = "sharding_part"
+        managed = False
+
+    def __str__(self) -> str:
+        return self.block
+
+
+class ReferenceCopies(models.Model):
+    """Which shards hold all rows of a reference table; see sharding.reference_copies."""
+
+    table_name = models.CharField(max_length=63, primary_key=True)
+    #: JSON list of aliases, sorted.
+    shards = models.TextField()
+
+    class Meta:
+        app_label = "sharding"
+        db_table = "sharding_reference"
+        managed = False
+
+    def __str__(self) -> str:
+        return f"{self.table_name} on {self.shards}"
+
+
+class LookupState(models.Model):
+    """Whether a lookup has an entry for every row, and how far `shards lookup build` has come."""
+
+    #: The lookup's table.
+    name = models.CharField(max_length=63, primary_key=True)
+    built = models.BooleanField(default=False)
+    #: {shard: the last bucket and id that were looked at, as JSON}, as JSON.
+    progress = models.TextField(default="{}")
+
+    class Meta:
+        app_label = "sharding"
+        db_table = "sharding_lookup"
+        managed = False
+
+    def __str__(self) -> str:
+        return f"{self.name} is {'built' if self.built else 'not built'}"
+
+
 #: Models of this app whose table also exists on every shard.
-ON_EVERY_SHARD = frozenset({"shardidentity", "idsequence"})
+ON_EVERY_SHARD = frozenset({"shardidentity", "idsequence", "committedpart"})

@@ -12,15 +12,22 @@ ShardingError                       everything below; never raised itself
 ├── GlobalJoin                      .model .tables
 ├── RawShardedSQL                   .table
 ├── WrongShard                      .model .alias .expected
+├── ReferenceKeyChanged             .model .field
+├── ReferenceOutdated               .table .alias               a shard was never given a reference table's rows
 ├── UnknownShard                    .alias
 ├── PooledConnection                .alias                      a pooler where a session of one's own is needed
 ├── NotSharded                      .model
+├── LookupRefused                   .model .lookup
+├── UnknownLookup                   .lookup
 ├── MapError
 │   ├── MapMissing
 │   ├── MapConflict                 the stored cluster disagrees with the settings
 │   └── MapOutdated                 .alias                      a shard has seen a newer map
 ├── CrossShardTransaction           .aliases
-├── PartialCommit                   .committed .failed
+├── PartialCommit                   .committed .failed .rolled_back .in_doubt .compensated
+├── CannotCompensate                .function
+├── BlockAborted                    .transaction                retryable: nothing of the block is stored
+├── CommitInDoubt                   .transaction                nobody knows yet whether the block is committed
 ├── InvalidCursor                   .cursor                     also a ValueError
 ├── MigrationFailed                 .failures
 └── ShardsUnavailable               .failures                   {alias: exception}
@@ -107,7 +114,7 @@ class GlobalJoin(ShardingError):
 
 
 class RawShardedSQL(ShardingError):
-    """Raw SQL on the control database names the table of a sharded model."""
+    """Raw SQL on the control database names the table of a sharded model, or writes that of a reference model."""
 
     table: str
 
@@ -118,6 +125,20 @@ class WrongShard(ShardingError):
     model: str
     alias: str
     expected: str
+
+
+class ReferenceKeyChanged(ShardingError):
+    """An update would change the primary keys of a reference model, by which its copies are found."""
+
+    model: str
+    field: str
+
+
+class ReferenceOutdated(ShardingError):
+    """A statement reads a reference table on a shard that has not been given the table's rows."""
+
+    table: str
+    alias: str
 
 
 class UnknownShard(ShardingError):
@@ -136,6 +157,19 @@ class NotSharded(ShardingError):
     """A sharded model was expected."""
 
     model: str
+
+
+class LookupRefused(ShardingError):
+    """A write that a lookup cannot follow exactly, or one to the lookup itself."""
+
+    model: str
+    lookup: str
+
+
+class UnknownLookup(ShardingError):
+    """A name that is no lookup's, nor that of a model with lookups."""
+
+    lookup: str
 
 
 class MapError(ShardingError):
@@ -167,6 +201,27 @@ class PartialCommit(ShardingError):
 
     committed: Sequence[str]
     failed: Mapping[str, BaseException]
+    rolled_back: Sequence[str]
+    in_doubt: Sequence[str]
+    compensated: bool
+
+
+class CannotCompensate(ShardingError):
+    """A function or an argument that another process could not call again after a crash."""
+
+    function: str
+
+
+class BlockAborted(ShardingError):
+    """Somebody who found this block undecided for too long has decided that it is rolled back."""
+
+    transaction: str
+
+
+class CommitInDoubt(ShardingError):
+    """The control database was lost in the instant of the decision, and cannot be asked what it was."""
+
+    transaction: str
 
 
 class InvalidCursor(ShardingError, ValueError):
