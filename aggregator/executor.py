@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 
 from sharding import cluster_map, conf
 from sharding.backends.compilers import sending
+from sharding.backends.failures import is_connection_failure
 from sharding.errors import ShardsUnavailable
 
 T = TypeVar("T")
@@ -26,11 +27,6 @@ Task = Callable[[Any], T]
 
 #: Of all fan-outs of a process together; one alone uses at most SHARDING["MAX_PARALLEL"].
 POOL_SIZE = 64
-
-#: SQLSTATEs with which a server ends or refuses a connection: shutdown, crash, starting up, too many connections.
-GONE = {"57P01", "57P02", "57P03", "57P05", "53300"}
-#: The same of SQLite.
-UNREADABLE = {"SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_CORRUPT"}
 
 _pool: ThreadPoolExecutor | None = None
 
@@ -43,6 +39,8 @@ def participating(door: Any, aliases: Sequence[str]) -> Iterator[list[Any]]:
     Raises:
         ShardsUnavailable: the caller's atomic block is open, and a shard cannot join it.
     """
+    # What is known of the cluster is read in the caller's thread, whose connections are used.
+    cluster_map.current()
     with ExitStack() as stack:
         connections = [cluster_map.connection_of(alias) for alias in aliases]
         failures: dict[str, Exception] = {}
@@ -72,20 +70,6 @@ def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> 
     else:
         outcomes = [_attempt(task, connection) for connection in connections]
     return [_value(outcome) for outcome in _without_failures(connections, outcomes)]
-
-
-def is_connection_failure(error: BaseException) -> bool:
-    """Return whether an error says that a database cannot be reached, rather than that it refused a statement."""
-    if isinstance(error, InterfaceError):
-        return True
-    if not isinstance(error, OperationalError):
-        return False
-    cause = error.__cause__
-    sqlite_name = getattr(cause, "sqlite_errorname", None)
-    if sqlite_name is not None:
-        return sqlite_name in UNREADABLE
-    state = getattr(cause, "sqlstate", None)
-    return state is None or state in GONE or state.startswith("08")
 
 
 def unavailable(failures: dict[str, Exception]) -> ShardsUnavailable:

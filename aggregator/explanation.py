@@ -1,5 +1,6 @@
 """
-What the toolkit would do with a queryset: which shards, by which tier, and why. Nothing is asked of any shard's tables.
+What the toolkit would do with a queryset: which shards, by which tier, and why. Nothing is asked of any shard's tables;
+a lookup that the query names is asked for its buckets.
 """
 
 from __future__ import annotations
@@ -13,9 +14,11 @@ from django.db.models import QuerySet
 from aggregator import compilers
 from aggregator.planner import Tier
 from sharding import cluster_map, locality, registry, routing, scopes
+from sharding.backends import lookup_reads
 from sharding.backends.compilers import unbounded
 from sharding.backends.hook import FanOutRequest
 from sharding.errors import ShardingError
+from sharding.lookups import matching, states
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +30,7 @@ class Explanation:
     reason: str
     #: The shards that are asked, sorted.
     shards: tuple[str, ...]
-    #: The buckets that the WHERE clause proves; None: every bucket.
+    #: The buckets that the WHERE clause proves, or a lookup names; None: every bucket.
     buckets: frozenset[int] | None
     #: The class of the error that a refused query raises.
     error: type[ShardingError] | None = None
@@ -46,10 +49,14 @@ def explain(queryset: QuerySet[Any, Any]) -> Explanation:
         query = scopes.apply(queryset.query, entry)
         buckets = routing.buckets_of(query)
         locality.check(query, entry, buckets)
+        single = True
         if buckets is None and not getattr(query, "fan_out", None):
-            raise unbounded(entry)
+            match = matching.match(query)
+            if match is None or not states.is_built(match.lookup.name):
+                raise unbounded(entry, None if match is None else match.lookup.name)
+            buckets, single = lookup_reads.buckets(match, connections[DEFAULT_DB_ALIAS]), match.single
         shards = cluster_map.current().owners_of(buckets) if buckets is not None else cluster_map.current().aliases
-        if buckets is not None and len(buckets) <= 1:
+        if buckets is not None and (not buckets or (single and len(buckets) == 1)):
             return Explanation(Tier.ONE_SHARD, _reason(buckets), shards, buckets)
         plan = _planned(query, shards, buckets)
     except ShardingError as error:

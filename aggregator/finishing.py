@@ -47,20 +47,18 @@ def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) ->
     sql, params = statements.partial
     count = len(statements.declared) or 1
     types = ", ".join(f"format_type(pg_typeof(c{number}), NULL)" for number in range(count))
+    # The types are asked for without any row, too: of no rows there are aggregates.
     wrapped = (
-        f"WITH t AS MATERIALIZED ({sql}) "
-        f"SELECT string_agg(row_to_json(t)::text, ','), (SELECT ARRAY[{types}] FROM t LIMIT 1) FROM t"
+        f"WITH t AS MATERIALIZED ({sql}) SELECT string_agg(row_to_json(t)::text, ','), "
+        f"(SELECT ARRAY[{types}] FROM (SELECT) AS one LEFT JOIN t ON true LIMIT 1) FROM t"
     )
     answers = [rows[0] for rows in executor.run(connections, fetching(wrapped, params))]
-    found = [(text, names) for text, names in answers if text is not None]
-    if not found:
-        return []
-    names = found[0][1]
+    names = answers[0][1]
     columns = ", ".join(f"c{number} {name}" for number, name in enumerate(names))
     final, final_params = statements.final
     final = re.sub("\0(\\d+)\0", lambda match: names[int(match[1])], final)
     final = f"WITH p AS (SELECT * FROM json_to_recordset(%s::json) AS t({columns})) {final}"
-    partial_rows = f"[{','.join(text for text, _ in found)}]"
+    partial_rows = f"[{','.join(text for text, _ in answers if text is not None)}]"
     return executor.run([home], fetching(final, (partial_rows, *final_params)))[0]
 
 

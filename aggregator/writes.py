@@ -1,7 +1,5 @@
 """
-UPDATE and DELETE of rows that lie on several shards: one statement for each, one after the other.
-
-Inside an atomic block every shard takes part in it, and its commit decides. Outside, each statement commits by itself.
+UPDATE and DELETE of rows that lie on several shards: one statement for each, one after the other, in one atomic block.
 """
 
 from __future__ import annotations
@@ -9,9 +7,11 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+from django.db import transaction
+
 from aggregator import executor
+from sharding.backends.failures import is_connection_failure
 from sharding.backends.hook import FanOutRequest
-from sharding.errors import PartialCommit
 
 
 def write_compiler(request: FanOutRequest) -> Any:
@@ -46,30 +46,16 @@ class Writing:
         return self.request.native(alias, self.query.clone())
 
     def _each(self, write: Callable[[str], Any]) -> list[Any]:
-        results: list[Any] = []
-        committed: list[str] = []
-        for alias in self.request.aliases:
-            try:
-                result = write(alias)
-            except Exception as error:
-                failure = self._failed(alias, error, committed)
-                if failure is error:
-                    raise
-                raise failure from error
-            results.append(result)
-            if result and not self.request.door.in_atomic_block:
-                committed.append(alias)
-        return results
+        door = self.request.door
+        # Where no two-phase commit is to be had, a write by itself may still commit in turn.
+        with door.committing_one_by_one(), transaction.atomic(using=door.alias, savepoint=False):
+            return [self._attempt(write, alias) for alias in self.request.aliases]
 
-    def _failed(self, alias: str, error: Exception, committed: list[str]) -> Exception:
-        if committed:
-            return PartialCommit(
-                f"{', '.join(committed)} committed, but {alias} did not ({type(error).__name__}): the write is only "
-                f"partly done. Repeat it, or write inside an atomic block.",
-                committed=committed,
-                failed={alias: error},
-            )
-        if executor.is_connection_failure(error):
-            return executor.unavailable({alias: error})
-        error.add_note(f"on shard {alias!r}")
-        return error
+    def _attempt(self, write: Callable[[str], Any], alias: str) -> Any:
+        try:
+            return write(alias)
+        except Exception as error:
+            if is_connection_failure(error):
+                raise executor.unavailable({alias: error}) from error
+            error.add_note(f"on shard {alias!r}")
+            raise

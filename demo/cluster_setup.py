@@ -20,5 +20,6 @@ def migrate() -> None:
 
 
 def initialise() -> None:
-    """Deal the buckets evenly to the shards, and tell every database who it is."""
+    """Deal the buckets evenly to the shards, tell every database who it is, and let lookups answer."""
     call_command("shards", "init", stdout=io.StringIO())
+    call_command("shards", "lookup", "build", stdout=io.StringIO())

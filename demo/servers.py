@@ -28,9 +28,9 @@ PLAIN_PREFIX = "PLAIN_URL_"
 
 
 @contextmanager
-def running(folder: Path = FOLDER) -> Iterator[Cluster]:
+def running(folder: Path = FOLDER, *, fast: bool = True) -> Iterator[Cluster]:
     """
-    Keep fresh servers up in ``folder``, and stop them however the block ends.
+    Keep fresh servers up in ``folder``, and stop them however the block ends; fast ones do not wait for the disk.
 
     Raises:
         ClusterError: a server does not start, or another process uses the folder.
@@ -40,7 +40,7 @@ def running(folder: Path = FOLDER) -> Iterator[Cluster]:
         try:
             if folder.exists():
                 cluster.destroy()
-            cluster.up(shards=SHARDS, fast=True)
+            cluster.up(shards=SHARDS, fast=fast)
             _create_reference(cluster)
             yield cluster
         finally:

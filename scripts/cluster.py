@@ -11,23 +11,19 @@ import fcntl
 import json
 import secrets
 import shutil
-import string
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor, wait
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import TypedDict, TypeVar, Unpack
+from typing import TypeVar, Unpack
 
 from scripts.cluster_accounts import REPLICATOR, ROLE, SUPERUSER, ensure_accounts
+from scripts.cluster_state import REPLICA, State, Wanted, names_of, variable_of
 from scripts.free_ports import HOST, free_port, is_free
 from scripts.postgres_programs import Account, ClusterError, Programs, home_for, nickname, write_secret
 from scripts.postgres_server import Server
 
-CONTROL = "control"
-REPLICA = "_replica_"
-DEFAULT_SHARDS = 4
-MAX_SHARDS = len(string.ascii_lowercase)
 T = TypeVar("T")
 SETTINGS = {
     "wal_level": "logical",
@@ -43,32 +39,6 @@ SETTINGS = {
     "log_line_prefix": "%m [%p] %q%u@%d ",
 }
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
-
-
-class Wanted(TypedDict, total=False):
-    """What a caller may ask of a cluster; what is absent or None stays as it is."""
-
-    shards: int | None
-    replicas: int | None
-    fast: bool | None
-    version: str | None
-    locale: str | None
-
-
-@dataclass
-class State:
-    """What ``cluster.json`` holds."""
-
-    version: str
-    locale: str
-    fast: bool
-    ports: dict[str, int] = field(default_factory=dict)
-    passwords: dict[str, str] = field(default_factory=dict, repr=False)
-
-    @classmethod
-    def of(cls, wanted: Wanted) -> State:
-        """Return the state of a cluster that has no server yet."""
-        return cls(wanted.get("version") or "18", wanted.get("locale") or "C.UTF-8", bool(wanted.get("fast")))
 
 
 @dataclass(frozen=True)
@@ -140,7 +110,7 @@ class Cluster:
 
     def env(self) -> dict[str, str]:
         """Return the environment variables that ``sharding.env`` reads, with the passwords."""
-        return {_variable(name): self.url(name) for name in self._load().ports}
+        return {variable_of(name): self.url(name) for name in self._load().ports}
 
     def url(self, name: str, *, database: str = ROLE, superuser: bool = False) -> str:
         """Return the URL of ``database`` on the server ``name``, as the ordinary role or as the superuser."""
@@ -162,7 +132,7 @@ class Cluster:
                 )
         for user in (SUPERUSER, ROLE, REPLICATOR):
             state.passwords.setdefault(user, secrets.token_hex(16))
-        for name in _names(state.ports, wanted.get("shards"), wanted.get("replicas")):
+        for name in names_of(state.ports, wanted.get("shards"), wanted.get("replicas")):
             state.ports.setdefault(name, free_port(set(state.ports.values())))
         for server in self._servers(state):
             if not is_free(server.port) and server.pid() is None:
@@ -239,20 +209,3 @@ class Cluster:
         if failures:
             raise ClusterError("\n".join(failures))
         return [task.result() for task in tasks]
-
-
-def _names(found: Iterable[str], shards: int | None, replicas: int | None) -> list[str]:
-    """Return the names of all servers wanted; those that were ``found`` are always among them."""
-    names = set(found)
-    if shards is None:
-        shards = 0 if names else DEFAULT_SHARDS
-    names |= {CONTROL, *(f"shard_{letter}" for letter in string.ascii_lowercase[:shards])}
-    copies = max([replicas or 0, *(int(name.partition(REPLICA)[2] or 0) for name in names)])
-    primaries = {name for name in names if REPLICA not in name}
-    return sorted(primaries | {f"{name}{REPLICA}{number}" for name in primaries for number in range(1, copies + 1)})
-
-
-def _variable(name: str) -> str:
-    primary, _, number = name.partition(REPLICA)
-    variable = "DATABASE_URL" if primary == CONTROL else f"SHARD_URL_{primary.removeprefix('shard_').upper()}"
-    return f"{variable}__REPLICA_{number}" if number else variable

@@ -21,7 +21,8 @@ from rich.table import Table
 # Run as a file, this module has its own folder on the path and not the checkout.
 sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
 
-from scripts.cluster import DEFAULT_SHARDS, MAX_SHARDS, Cluster
+from scripts.cluster import Cluster
+from scripts.cluster_state import DEFAULT_SHARDS, MAX_SHARDS
 from scripts.postgres_programs import ClusterError
 
 __all__ = ["Cluster", "ClusterError", "main"]

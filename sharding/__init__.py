@@ -9,12 +9,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from sharding.blocks import atomic, compensate
+    from sharding.conflicts import retryable
+    from sharding.locking import lock_in_order
     from sharding.placing import bucket_of, shard_of
+    from sharding.retrying import retry
     from sharding.scopes import scope
 
-__all__ = ["bucket_of", "scope", "shard_of"]
+__all__ = ["atomic", "bucket_of", "compensate", "lock_in_order", "retry", "retryable", "scope", "shard_of"]
 
-_HOMES = {"bucket_of": "sharding.placing", "shard_of": "sharding.placing", "scope": "sharding.scopes"}
+_HOMES = {
+    "atomic": "sharding.blocks",
+    "bucket_of": "sharding.placing",
+    "compensate": "sharding.blocks",
+    "lock_in_order": "sharding.locking",
+    "retry": "sharding.retrying",
+    "retryable": "sharding.conflicts",
+    "scope": "sharding.scopes",
+    "shard_of": "sharding.placing",
+}
 
 
 def __getattr__(name: str) -> Any:

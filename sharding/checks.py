@@ -1,8 +1,8 @@
 """
 System checks of the settings: ``SHARDING``, and what it needs from DATABASES, DATABASE_ROUTERS and INSTALLED_APPS.
 
-Ids are stable: E001 to E011 are one a setting, E012 to E019 and W001 are about several settings together. The checks of
-models have their own module. Nothing here opens a database.
+Ids are stable: E001 to E011 and E040 to E043 are one a setting, E012 to E019 and W001 are about several settings
+together. The checks of models have their own module. Nothing here opens a database.
 """
 
 from __future__ import annotations
@@ -32,11 +32,15 @@ IDS: Final = {
     "MODE": "sharding.E009",
     "SCOPE_FROM_REQUEST": "sharding.E010",
     "MAX_PARALLEL": "sharding.E011",
+    "RECOVER_AFTER": "sharding.E040",
+    "RECOVER_IN_PROCESS": "sharding.E041",
+    "LOCK_TIMEOUT": "sharding.E042",
+    "WITHOUT_TWO_PHASE_COMMIT": "sharding.E043",
 }
 
 
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error for each setting that is wrong by itself (E001 to E011)."""
+    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E043)."""
     return [Error(message, hint=hint, id=IDS[setting]) for setting, message, hint in conf.problems()]
 
 

@@ -1,5 +1,6 @@
 """
-System checks of the stored cluster, E032 to E039: do the settings, the control database and the shards agree?
+System checks of the stored cluster, E032 to E039, W044, W045 and W052: do the settings, the control database and the
+shards agree?
 
 They run where Django allows a check to ask databases: `check --database default --database shard_a`, `migrate`, and the
 test runner. A database that was not named is not asked.
@@ -13,9 +14,12 @@ from typing import Any
 from django.core.checks import CheckMessage, Error, Info, Warning
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
-from sharding import conf, stored_cluster
+from sharding import conf, reference_copies, reference_models, stored_cluster
 from sharding.model_checks.subjects import AppConfigs
 from sharding.stored_cluster import StoredCluster
+
+#: Of max_connections: with fewer prepared transactions than this, a burst of commits meets the limit.
+FEWEST_PREPARED = 0.25
 
 
 def check_stored_cluster(
@@ -34,6 +38,9 @@ def check_stored_cluster(
             if alias == DEFAULT_DB_ALIAS:
                 expected = stored_cluster.cluster()
                 found += _of_control(expected)
+            else:
+                found += _of_copies(alias, expected)
+                found += _of_prepared_transactions(alias)
             found += _of_identity(alias, expected)
         except DatabaseError as error:
             found.append(_unreachable(alias, error))
@@ -45,8 +52,7 @@ def _of_control(stored: StoredCluster | None) -> Iterator[CheckMessage]:
     if stored is None:
         if settings.shards and stored_cluster.has_tables(DEFAULT_DB_ALIAS):
             yield Warning(
-                f"The control database holds no bucket map, but SHARDING declares the shards "
-                f"{', '.join(settings.shards)}.",
+                f"The control database holds no bucket map, but there are shards: {', '.join(settings.shards)}.",
                 hint="Run `manage.py migrate_all` and then `manage.py shards init`.",
                 id="sharding.W035",
             )
@@ -98,6 +104,46 @@ def _of_identity(alias: str, expected: StoredCluster | None) -> Iterator[CheckMe
         yield Error(message, hint=hint, id="sharding.E034")
         return
     yield Error(message, hint=f"Correct the URL of {alias!r} before anything is written there.", id="sharding.E033")
+
+
+def _of_copies(alias: str, expected: StoredCluster | None) -> Iterator[CheckMessage]:
+    if expected is None or not reference_models.tables():
+        return
+    missing = reference_copies.missing(alias)
+    if missing:
+        yield Warning(
+            f"The shard {alias!r} was not given the rows of reference models: {', '.join(missing)}.",
+            hint="Run `manage.py migrate_all`, or `manage.py shards init` again. Until then, statements there that "
+            "read these tables are refused, and writes of these models do not reach it.",
+            id="sharding.W052",
+        )
+
+
+def _of_prepared_transactions(alias: str) -> Iterator[CheckMessage]:
+    """A block over several databases prepares its part on each shard, for the moments of its commit."""
+    connection = connections[alias]
+    if connection.vendor != "postgresql":
+        return
+    with connection.cursor() as cursor:
+        cursor.execute(
+            "SELECT current_setting('max_prepared_transactions')::int, current_setting('max_connections')::int"
+        )
+        prepared, sessions = cursor.fetchone()
+    if prepared == 0 and conf.current().without_two_phase_commit == "raise":
+        yield Warning(
+            f"The server of {alias!r} has max_prepared_transactions = 0, so every block that writes there and to "
+            f"another database is rolled back.",
+            hint=f"Set it to max_connections ({sessions}) and restart the server. Where that cannot be, see "
+            f"SHARDING['WITHOUT_TWO_PHASE_COMMIT'].",
+            id="sharding.W044",
+        )
+    elif 0 < prepared < sessions * FEWEST_PREPARED:
+        yield Warning(
+            f"The server of {alias!r} has max_prepared_transactions = {prepared} for {sessions} connections. When more "
+            f"blocks over several databases commit at one time, the others are rolled back.",
+            hint=f"Set it to max_connections ({sessions}) and restart the server.",
+            id="sharding.W045",
+        )
 
 
 def _unreachable(alias: str, error: DatabaseError) -> CheckMessage:

@@ -13,6 +13,7 @@ from django.db.utils import load_backend
 
 from sharding import env
 from sharding.conf import SHARD_PREFIX
+from sharding.conflicts import is_busy
 from sharding.errors import PooledConnection
 
 #: Seconds until a server that does not answer counts as down, where its OPTIONS do not say.
@@ -47,13 +48,8 @@ def direct_connection(alias: str, *, lock_timeout: float | None = None) -> Itera
 
 def is_locked_out(error: BaseException) -> bool:
     """Return whether a statement failed only because others held its locks for too long, so that it may be repeated."""
-    cause = error.__cause__
-    if cause is None:
-        return False
-    # lock_not_available and deadlock_detected; SQLITE_BUSY and SQLITE_LOCKED.
-    if getattr(cause, "sqlstate", None) in {"55P03", "40P01"}:
-        return True
-    return getattr(cause, "sqlite_errorname", "").split("_")[:2] in (["SQLITE", "BUSY"], ["SQLITE", "LOCKED"])
+    # lock_not_available and deadlock_detected.
+    return getattr(error.__cause__, "sqlstate", None) in {"55P03", "40P01"} or is_busy(error)
 
 
 def _made(alias: str, lock_timeout: float | None) -> Any:

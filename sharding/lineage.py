@@ -16,12 +16,12 @@ from django.db.migrations.loader import MigrationLoader
 from django.db.migrations.operations import AddField, AlterField, CreateModel, RenameModel
 from django.db.migrations.operations.base import Operation
 
-from sharding import registry
+from sharding import reference_models, registry
 from sharding.fields import BucketField
 
 
 def was_sharded(label_lower: str) -> bool:
-    """Return whether a model of the migrations had a bucket at some time, or became a sharded model of today."""
+    """Return whether a model of the migrations had a bucket at some time, or became one of today's on every shard."""
     return label_lower in _sharded_labels()
 
 
@@ -35,7 +35,7 @@ def _sharded_labels() -> frozenset[str]:
         for operation in _flat(migration.operations)
     ]
     sharded = {f"{app_label}.{name}" for app_label, operation in operations for name in _with_bucket(operation)}
-    sharded.update(model._meta.label_lower for model in registry.models())
+    sharded.update(model._meta.label_lower for model in (*registry.models(), *reference_models.models()))
     return frozenset(_spread(sharded, list(_renames(operations))))
 
 

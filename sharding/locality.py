@@ -3,25 +3,23 @@ Can a statement be answered where its rows are? Its joins and subqueries must st
 
 A join over a co-located foreign key always does. A subquery does when it is correlated by a column that names the
 bucket, or when it and the outer query are limited to the same one bucket. Where buckets live today plays no part.
+The tables of reference models are whole on every database, so they may be read by any statement.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
-from django.db.models import CharField, ForeignKey, IntegerField, Model, TextField
-from django.db.models.expressions import Col, Subquery
+from django.db.models import ForeignKey
 from django.db.models.fields.reverse_related import ForeignObjectRel
-from django.db.models.lookups import Exact
 from django.db.models.sql import Query
 from django.db.models.sql.datastructures import BaseTable
-from django.db.models.sql.where import AND, WhereNode
 
-from sharding import registry, routing
+from sharding import reference_models, registry, routing
 from sharding.errors import CannotMerge, GlobalJoin
 from sharding.registry import Entry
 from sharding.routing import Buckets
+from sharding.subqueries import is_correlated, subqueries_of, within
 
 
 def check(query: Query, entry: Entry, buckets: Buckets) -> None:
@@ -49,24 +47,20 @@ def check(query: Query, entry: Entry, buckets: Buckets) -> None:
 
 
 def check_joins(query: Query, entry: Entry | None) -> None:
-    """Check every joined table of a query; ``entry`` is None for the query of a global model."""
-    sharded = registry.tables()
+    """Check every joined table of a query; ``entry`` is None for a query that the control database answers."""
+    sharded, everywhere = registry.tables(), reference_models.tables()
     for alias, join in query.alias_map.items():
-        if not query.alias_refcount.get(alias):
+        if not query.alias_refcount.get(alias) or join.table_name in everywhere:
             continue
         if (join.table_name in sharded) != (entry is not None):
             raise _global_join(query, join.table_name)
         if entry is not None and not isinstance(join, BaseTable) and not _co_located(join.join_field):
-            raise _cannot(
-                entry,
-                f"the join to {sharded[join.table_name]}",
-                "Its rows may lie in other buckets; query them on their own.",
-            )
+            raise _cannot_join(entry, sharded[join.table_name])
 
 
 def check_value(value: Any, query: Query, entry: Entry, bucket: int) -> None:
     """Check that an expression given to a new row of ``bucket`` reads rows of that bucket only."""
-    for subquery in _within(value):
+    for subquery in within(value):
         _check_subquery(subquery, query, entry, frozenset({bucket}))
 
 
@@ -90,6 +84,9 @@ def check_parts(query: Query) -> None:
 def _check_selected(query: Query, klass_info: Any, entry: Entry | None) -> None:
     for related in (klass_info or {}).get("related_klass_infos", ()):
         model = related["model"]
+        if reference_models.is_reference(model):
+            _check_selected(query, related, entry)
+            continue
         other = registry.entry(model)
         if (other is None) != (entry is None):
             raise _global_join(query, model._meta.db_table)
@@ -109,9 +106,12 @@ def _co_located(join_field: Any) -> bool:
 def _check_combined(query: Query, entry: Entry, buckets: Buckets) -> None:
     for each in query.combined_queries:
         other = registry.entry(each.model)
-        if other is None:
+        if other is not None:
+            check(each, other, routing.buckets_of(each))
+        elif reference_models.is_reference(each.model):
+            _check_reference(each, entry, buckets)
+        else:
             raise _global_join(query, each.model._meta.db_table)
-        check(each, other, routing.buckets_of(each))
     if buckets is None or len(buckets) != 1:
         raise _cannot(
             entry,
@@ -121,7 +121,7 @@ def _check_combined(query: Query, entry: Entry, buckets: Buckets) -> None:
 
 
 def _check_subqueries(query: Query, entry: Entry, buckets: Buckets) -> None:
-    for subquery in _subqueries(query):
+    for subquery in subqueries_of(query):
         _check_subquery(subquery, query, entry, buckets)
 
 
@@ -129,11 +129,14 @@ def _check_subquery(inner: Query, outer: Query, outer_entry: Entry, buckets: Buc
     if inner.model is None:
         return
     entry = registry.entry(inner.model)
-    if entry is None:
+    if entry is None and not reference_models.is_reference(inner.model):
         raise _global_join(outer, inner.model._meta.db_table)
+    if entry is None or _reads_reference_tables_only(inner):
+        _check_reference(inner, outer_entry, buckets)
+        return
     # exclude() over a relation asks a subquery of this model whose first table is another one's.
     check_joins(inner, entry)
-    if _correlated(inner, entry):
+    if is_correlated(inner, entry):
         check(inner, entry, buckets)
         return
     own = routing.buckets_of(inner)
@@ -149,100 +152,42 @@ def _check_subquery(inner: Query, outer: Query, outer_entry: Entry, buckets: Buc
     check(inner, entry, own)
 
 
-def _correlated(inner: Query, entry: Entry) -> bool:
-    """Return whether the inner rows are in the bucket of the outer row, by an ANDed equality of two columns."""
-    return any(_equates(child, inner, entry) for child in _anded(inner.where))
+def _check_reference(query: Query, entry: Entry, buckets: Buckets) -> None:
+    """Check a subquery or a part of a query for ``entry`` that begins with reference tables: it goes no further."""
+    for part in query.combined_queries:
+        _check_subquery(part, query, entry, buckets)
+    sharded, everywhere = registry.tables(), reference_models.tables()
+    for alias, join in query.alias_map.items():
+        if query.alias_refcount.get(alias) and join.table_name in sharded:
+            raise _cannot_join(entry, sharded[join.table_name])
+        if query.alias_refcount.get(alias) and join.table_name not in everywhere:
+            raise _global_join(query, join.table_name)
+    _check_subqueries(query, entry, buckets)
 
 
-def _anded(where: WhereNode) -> Iterator[Any]:
-    if where.negated or (where.connector != AND and len(where.children) > 1):
-        return
-    for child in where.children:
-        if isinstance(child, WhereNode):
-            yield from _anded(child)
-        else:
-            yield child
-
-
-def _equates(node: Any, inner: Query, entry: Entry) -> bool:
-    if not isinstance(node, Exact) or not isinstance(node.lhs, Col) or not isinstance(node.rhs, Col):
-        return False
-    sides = {side.alias in inner.alias_map: side for side in (node.lhs, node.rhs)}
-    if len(sides) != 2:
-        return False
-    own, outer = _rule(sides[True]), _rule(sides[False])
-    return own is not None and own == outer
-
-
-def _rule(column: Col) -> tuple[str, str] | None:
-    """Return how a column names the bucket; equal values of two columns with the same rule name the same one."""
-    model: type[Model] = column.target.model
-    entry = registry.entry(model)
-    rule = None if entry is None else entry.rule(column.target.attname)
-    return None if rule is None else (rule, _kind(column.target))
-
-
-def _kind(field: Any) -> str:
-    """Return what the column holds: a database may find 42 and '42' equal, and they are in different buckets."""
-    while isinstance(field, ForeignKey):
-        field = field.target_field
-    if isinstance(field, IntegerField):
-        return "number"
-    return "text" if isinstance(field, CharField | TextField) else str(field.get_internal_type())
-
-
-def _subqueries(query: Query) -> Iterator[Query]:
-    yield from _within(query.where)
-    for expression in query.annotations.values():
-        yield from _within(expression)
-    ordering: Any
-    for ordering in query.order_by:
-        if any(True for _ in _within(ordering)):
-            # It is compiled unresolved, so that OuterRef does not name a column of this query yet.
-            yield from _within(ordering.resolve_expression(query.clone()))
-    for join in query.alias_map.values():
-        relation = getattr(join, "filtered_relation", None)
-        if relation is not None:
-            yield from _within(relation.resolved_condition)
-    # What an UPDATE sets.
-    for _, _, value in getattr(query, "values", ()):
-        yield from _within(value)
-
-
-def _within(node: Any) -> Iterator[Query]:
-    if isinstance(node, Query):
-        yield node
-    elif isinstance(node, Subquery):
-        yield node.query
-    elif isinstance(node, WhereNode):
-        for child in node.children:
-            yield from _within(child)
-    elif isinstance(node, (list, tuple)):
-        for each in node:
-            if hasattr(each, "resolve_expression"):
-                yield from _within(each)
-    elif hasattr(node, "rhs"):
-        # A lookup: nearly always a column and a plain value.
-        if hasattr(node.rhs, "resolve_expression") or isinstance(node.rhs, (list, tuple)):
-            yield from _within(node.rhs)
-        if not isinstance(node.lhs, Col):
-            yield from _within(node.lhs)
-    elif hasattr(node, "get_source_expressions"):
-        for expression in node.get_source_expressions():
-            if expression is not None:
-                yield from _within(expression)
+def _reads_reference_tables_only(query: Query) -> bool:
+    """Return whether nothing of the query's own model is left in it, as after exclude() over a relation."""
+    read = {join.table_name for alias, join in query.alias_map.items() if query.alias_refcount.get(alias)}
+    return bool(read) and read <= reference_models.tables().keys()
 
 
 def _global_join(query: Query, table: str) -> GlobalJoin:
     model = query.model
     label = model._meta.label if model is not None else "raw"
     tables = sorted({join.table_name for join in query.alias_map.values()} | {table})
+    where = "sharded and global tables live on different servers"
+    if model is not None and reference_models.is_reference(model) and table in registry.tables():
+        where = "a query of a reference model is answered by the control database, which has no sharded rows"
     return GlobalJoin(
-        f"This {label} query joins {table!r}, and sharded and global tables live on different servers. "
+        f"This {label} query joins {table!r}, and {where}. "
         f"Ask for the related rows in a query of their own (for example by prefetch_related()).",
         model=label,
         tables=tables,
     )
+
+
+def _cannot_join(entry: Entry, label: str) -> CannotMerge:
+    return _cannot(entry, f"the join to {label}", "Its rows may lie in other buckets; query them on their own.")
 
 
 def _cannot(entry: Entry, construct: str, remedy: str) -> CannotMerge:

@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from django.db import DEFAULT_DB_ALIAS, connections, models
 
-from sharding import registry
+from sharding import deletion, registry
 
 
 class ShardedQuerySet(models.QuerySet[Any]):
@@ -51,7 +51,7 @@ class ShardedQuerySet(models.QuerySet[Any]):
 
     def delete(self) -> tuple[int, dict[str, int]]:
         with door().committing_one_by_one():
-            return super().delete()
+            return deletion.delete_queryset(self)
 
     delete.alters_data = True  # type: ignore[attr-defined]
     delete.queryset_only = True  # type: ignore[attr-defined]

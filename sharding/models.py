@@ -4,21 +4,37 @@ ShardedModel, from which the application's sharded models inherit; and the table
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
 from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models.signals import class_prepared
 
-from sharding import cluster_map, conf, registry, routing, scopes
-from sharding.control import BucketOwner, Cluster, ShardIdentity, ShardNumber
+from sharding import cluster_map, conf, deletion, registry, routing, scopes
+from sharding.control import BucketOwner, Cluster, Decision, LookupState, ReferenceCopies, ShardIdentity, ShardNumber
+from sharding.dependents import ShardedModelBase
 from sharding.errors import ShardKeyChanged, WrongShard
 from sharding.fields import BucketField
+from sharding.lookups import tables
+from sharding.lookups.declaration import LookupIndex
 from sharding.managers import ShardedManager, door
+from sharding.reference_base import ReferenceModel
 
-__all__ = ["BucketOwner", "Cluster", "ShardIdentity", "ShardNumber", "ShardedModel"]
+__all__ = [
+    "BucketOwner",
+    "Cluster",
+    "Decision",
+    "LookupIndex",
+    "LookupState",
+    "ReferenceCopies",
+    "ReferenceModel",
+    "ShardIdentity",
+    "ShardNumber",
+    "ShardedModel",
+]
 
 
-class ShardedModel(models.Model):
+class ShardedModel(models.Model, metaclass=ShardedModelBase):
     """
     A model whose rows live on the shard that owns their bucket, and whose bucket is computed from the shard key.
 
@@ -32,6 +48,8 @@ class ShardedModel(models.Model):
 
     #: Name of the field whose value decides where a row lives.
     shard_key: ClassVar[str]
+    #: Second keys: the rows of one of their values are found without the shard key.
+    lookups: ClassVar[Sequence[LookupIndex]] = ()
 
     bucket = BucketField()
 
@@ -72,11 +90,15 @@ class ShardedModel(models.Model):
 
     save_base.alters_data = True  # type: ignore[attr-defined]
 
-    def delete(self, *args: Any, **kwargs: Any) -> tuple[int, dict[str, int]]:
+    def delete(self, using: str | None = None, keep_parents: bool = False) -> tuple[int, dict[str, int]]:
+        entry = registry.get(type(self))
         # Inside another key's scope nothing would be found, and so nothing be deleted.
-        scopes.complete(self, registry.get(type(self)))
+        scopes.complete(self, entry)
+        key = deletion.stored_key(self, entry.key_attname)
+        if key is not None and self._is_pk_set() and routing.native_alias() is None:  # type: ignore[attr-defined]
+            self._verify_id(entry, entry.bucket_of_key(key))
         with door().committing_one_by_one():
-            return super().delete(*args, **kwargs)
+            return deletion.delete_instance(self, using, keep_parents)
 
     delete.alters_data = True  # type: ignore[attr-defined]
 
@@ -106,7 +128,7 @@ class ShardedModel(models.Model):
         if self._state.adding or new == old or not self._is_pk_set():  # type: ignore[attr-defined]
             return
         if old is None:
-            self._verify_id(entry)
+            self._verify_id(entry, entry.bucket_of(self))
             return
         if new is not None and entry.prepare_key(new) == entry.prepare_key(old):
             return
@@ -119,11 +141,11 @@ class ShardedModel(models.Model):
             new=new,
         )
 
-    def _verify_id(self, entry: registry.Entry) -> None:
-        """The stored key is deferred and another value was set: the id tells at least its bucket."""
+    def _verify_id(self, entry: registry.Entry, bucket: int) -> None:
+        """The key given may not be the stored one: the id tells at least its bucket."""
         for field in self._meta.pk_fields:
             if field.attname in entry.columns and field.attname != entry.key_attname:
-                entry.verify_value(field.attname, getattr(self, field.attname), entry.bucket_of(self))
+                entry.verify_value(field.attname, getattr(self, field.attname), bucket)
 
     def _do_update(self, base_qs: Any, *args: Any, **kwargs: Any) -> Any:
         # Django's UPDATE names the id alone; the key makes it one shard's, and never another tenant's row.
@@ -141,6 +163,15 @@ class ShardedModel(models.Model):
         with routing.probe():
             super().validate_unique(*args, **kwargs)
 
+    def _get_unique_checks(self, exclude: Any = None, include_meta_constraints: bool = False) -> Any:
+        unique, dates = super()._get_unique_checks(exclude, include_meta_constraints)  # type: ignore[misc]
+        excluded = set(exclude or ())
+        for lookup in registry.get(type(self)).lookups:
+            check = (type(self), tuple(lookup.attnames))
+            if lookup.unique and not excluded.intersection(lookup.attnames) and check not in unique:
+                unique.append(check)
+        return unique, dates
+
     def validate_constraints(self, *args: Any, **kwargs: Any) -> None:
         with routing.probe():
             super().validate_constraints(*args, **kwargs)
@@ -154,6 +185,7 @@ def _prepare(sender: type[models.Model], **kwargs: Any) -> None:
         return
     registry.register(sender)
     _index_bucket(sender)
+    tables.prepare(sender)
 
 
 def _index_bucket(model: type[models.Model]) -> None:

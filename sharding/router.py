@@ -11,7 +11,7 @@ from typing import Any
 from django.apps import apps
 from django.db import DEFAULT_DB_ALIAS
 
-from sharding import conf, lineage, registry, routing
+from sharding import conf, lineage, reference_models, registry, routing
 from sharding.control import ON_EVERY_SHARD
 from sharding.fields import BucketField
 
@@ -19,7 +19,7 @@ APP = "sharding"
 
 
 class ShardRouter:
-    """Put sharded tables on the control database and on every shard, and nothing else on a shard."""
+    """Put sharded and reference tables on the control database and on every shard, and nothing else on a shard."""
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
         """
@@ -39,8 +39,8 @@ class ShardRouter:
         """
         Return True or False for a shard, and None (no opinion) for other databases.
 
-        RunPython and RunSQL give no model: on a shard they run for apps with sharded models, unless their ``hints`` say
-        ``{"sharded": False}`` or name a model with ``{"model_name": …}``.
+        RunPython and RunSQL give no model: on a shard they run for apps with sharded or reference models, unless their
+        ``hints`` say ``{"sharded": False}`` or name a model with ``{"model_name": …}``.
         """
         on_shard = db in conf.current().shards
         if app_label == APP:
@@ -50,8 +50,8 @@ class ShardRouter:
         if "sharded" in hints:
             return bool(hints["sharded"])
         if model_name is None:
-            return any(label.startswith(f"{app_label}.") for label in _sharded_labels())
-        return _is_sharded(app_label, model_name, hints.get("model"))
+            return any(label.startswith(f"{app_label}.") for label in _labels_on_shards())
+        return _is_on_shards(app_label, model_name, hints.get("model"))
 
     def _own_table(self, db: str, on_shard: bool, model_name: str | None) -> bool:
         if db == DEFAULT_DB_ALIAS:
@@ -59,18 +59,18 @@ class ShardRouter:
         return on_shard and (model_name is None or model_name.lower() in ON_EVERY_SHARD)
 
 
-def _sharded_labels() -> list[str]:
-    return [model._meta.label_lower for model in registry.models()]
+def _labels_on_shards() -> list[str]:
+    return [model._meta.label_lower for model in (*registry.models(), *reference_models.models())]
 
 
-def _is_sharded(app_label: str, model_name: str, historical: Any) -> bool:
+def _is_on_shards(app_label: str, model_name: str, historical: Any) -> bool:
     """
     Today's code decides, so that a model which became sharded later has its table on a new shard from the beginning.
 
     A model that today's code no longer has was sharded if it ever had a bucket, under this name or another.
     """
     label = f"{app_label}.{model_name.lower()}"
-    if registry.is_sharded(label):
+    if registry.is_sharded(label) or reference_models.is_label(label):
         return True
     try:
         apps.get_model(app_label, model_name)

@@ -20,7 +20,7 @@ from django.db.models.lookups import Exact, In
 from django.db.models.sql import Query
 from django.db.models.sql.where import AND, OR, XOR, NothingNode, WhereNode
 
-from sharding import registry
+from sharding import reference_models, registry
 
 Buckets = frozenset[int] | None
 
@@ -73,10 +73,27 @@ def buckets_of(query: Query) -> Buckets:
     if query.combinator:
         united: Buckets = NO_ROW
         for each in query.combined_queries:
-            found = buckets_of(each) if registry.entry(each.model) is not None else None
-            united = _either(united, found)
+            united = _either(united, _buckets_of_part(each))
         return united
     return _node(query.where, False)
+
+
+def _buckets_of_part(query: Query) -> Buckets:
+    if query.model is not None and reference_models.is_reference(query.model):
+        # Its rows are in no bucket, and on every shard.
+        return NO_ROW
+    return buckets_of(query) if registry.entry(query.model) is not None else None
+
+
+def anded(where: WhereNode) -> Iterator[Any]:
+    """Yield the conditions that every row meets, whatever else the clause says; what is ORed or negated proves none."""
+    if where.negated or (where.connector != AND and len(where.children) > 1):
+        return
+    for child in where.children:
+        if isinstance(child, WhereNode):
+            yield from anded(child)
+        else:
+            yield child
 
 
 def _both(a: Buckets, b: Buckets) -> Buckets:
@@ -147,14 +164,14 @@ def _column(column: Col, rhs: Any, *, many: bool) -> Buckets:
     if type(rhs) in PLAIN and not many:
         bucket = bucket_of(rhs)
         return NO_ROW if bucket is None else frozenset((bucket,))
-    values = _literals(column.target, rhs, many=many)
+    values = literals(column.target, rhs, many=many)
     if values is None:
         return None
     found = (bucket_of(value) for value in values if value is not None)
     return frozenset(bucket for bucket in found if bucket is not None)
 
 
-def _literals(field: Any, rhs: Any, *, many: bool) -> list[Any] | None:
+def literals(field: Any, rhs: Any, *, many: bool) -> list[Any] | None:
     """Return the plain values of a right-hand side, or None when the database computes one of them."""
     if hasattr(rhs, "resolve_expression") and not isinstance(rhs, Value):
         return None

@@ -16,7 +16,7 @@ from django.db.models.lookups import Exact, In
 from django.db.models.sql import Query
 from django.db.models.sql.where import AND, WhereNode
 
-from sharding import registry
+from sharding import registry, routing
 from sharding.errors import ScopeConflict, ShardKeyMissing
 from sharding.registry import Entry
 
@@ -58,6 +58,24 @@ def apply(query: Query, entry: Entry) -> Query:
     if not scopes or entry.family not in scopes:
         return query
     return _limited(query, entry, scopes[entry.family])
+
+
+def refuse(entry: Entry, what: str) -> None:
+    """
+    Refuse something that concerns rows of every key, if there is a scope of the entry's family.
+
+    Raises:
+        ScopeConflict: there is one.
+    """
+    key = _scopes.get().get(entry.family)
+    if key is not None:
+        raise ScopeConflict(
+            f"{what} concerns rows of every {entry.key}, inside a scope of {entry.key}={key!r}. Leave the scope first.",
+            model=entry.label,
+            field=entry.key,
+            scope=key,
+            found=None,
+        )
 
 
 def complete(instance: Model, entry: Entry) -> None:
@@ -112,21 +130,18 @@ def _limited(query: Query, entry: Entry, key: Any) -> Query:
 
 def _keys_named(where: WhereNode, entry: Entry) -> Iterator[list[Any]]:
     """Yield the keys that each ANDed condition on the shard key allows."""
-    if where.negated or where.connector != AND:
-        return
-    for child in where.children:
-        if isinstance(child, WhereNode):
-            yield from _keys_named(child, entry)
-        elif isinstance(child, (Exact, In)):
-            target = getattr(child.lhs, "target", None)
-            if target is None or target.attname != entry.key_attname or registry.entry(target.model) is not entry:
-                continue
-            values = child.rhs if isinstance(child, In) else [child.rhs]
-            if hasattr(values, "resolve_expression"):
-                continue
-            plain = [each for each in values if not hasattr(each, "resolve_expression")]
-            if plain:
-                yield plain
+    for child in routing.anded(where):
+        if not isinstance(child, (Exact, In)):
+            continue
+        target = getattr(child.lhs, "target", None)
+        if target is None or target.attname != entry.key_attname or registry.entry(target.model) is not entry:
+            continue
+        values = child.rhs if isinstance(child, In) else [child.rhs]
+        if hasattr(values, "resolve_expression"):
+            continue
+        plain = [each for each in values if not hasattr(each, "resolve_expression")]
+        if plain:
+            yield plain
 
 
 def _only_family() -> Entry:

@@ -1,17 +1,25 @@
 """
-What all tests share: servers that start with the first test that needs one, and the markers ``db`` and ``debian``.
+What all tests share: servers that start with the first test that needs one, and markers for tests that need one.
 """
 
 from __future__ import annotations
 
+import signal
 import unittest
 from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
 
 import pytest
 from django.db import connections
 from django.test import TransactionTestCase
 
-from tests import servers
+from sharding import cluster_map
+from sharding.errors import MapError
+from tests import leftovers, servers
+
+# What runs in the background of a shell ignores interruptions, and a program inherits that from its test.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_reset_sequences", "live_server"}
 
@@ -22,25 +30,44 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a database before ``-m`` selects, and leave Debian's tests to Debian's server."""
+    """Mark what needs a database before ``-m`` selects, and leave out the tests of servers that are not there."""
     for item in items:
         if _needs_database(item):
             item.add_marker(pytest.mark.db)
-    if servers.server != "debian15":
-        debian = [item for item in items if item.get_closest_marker("debian")]
-        config.hook.pytest_deselected(items=debian)
-        items[:] = [item for item in items if item not in debian]
+    for marker, present in (("debian", servers.server == "debian15"), ("mariadb", servers.has_mariadb)):
+        if not present:
+            others = [item for item in items if item.get_closest_marker(marker)]
+            config.hook.pytest_deselected(items=others)
+            items[:] = [item for item in items if item not in others]
+    if config.getoption("--long"):
+        for item in items:
+            item.add_marker(pytest.mark.timeout(0))
 
 
 @pytest.fixture(scope="session")
-def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> Iterator[None]:
+def django_db_modify_db_settings(
+    django_db_modify_db_settings_parallel_suffix: None, django_db_blocker: Any
+) -> Iterator[None]:
     """Start the servers before the test databases are made, and give this run's databases names of their own."""
     with servers.running() as number:
         for connection in connections.all() if number else []:
             test = connection.settings_dict["TEST"]
             test["NAME"] = f"{test['NAME'] or 'test_' + connection.settings_dict['NAME']}_{number}"
+        with django_db_blocker.unblock():
+            leftovers.roll_back()
         yield
         connections.close_all()
+
+
+@pytest.fixture(autouse=True)
+def _known_map(request: pytest.FixtureRequest) -> None:
+    """Read the bucket map, which a test before may have forgotten: no statement of this one."""
+    marker = request.node.get_closest_marker("django_db")
+    if marker is None or "default" not in [*marker.kwargs.get("databases", ["default"])]:
+        return
+    request.getfixturevalue("db")
+    with suppress(MapError):
+        cluster_map.current()
 
 
 def _needs_database(item: pytest.Item) -> bool:

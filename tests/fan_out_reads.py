@@ -120,6 +120,15 @@ READS = {
         .filter(total=-1)
         .aggregate(n=Count("id"), s=Sum("total"), a=Avg("total"), m=Max("status"), d=Sum("total", default=5))
     ),
+    "distinct values of nothing": lambda of: repr(
+        of(Order)
+        .filter(total=-1)
+        .aggregate(
+            n=Count("status", distinct=True),
+            d=Sum("total", default=0),
+            x=Sum("quantity", default=Value(5) * 2),
+        )
+    ),
     "sums of nothing": lambda of: (
         of(Order).filter(total=-1).aggregate(n=Count("id"), s=Sum("total"), q=Sum("quantity"))
     ),

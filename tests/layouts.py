@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from itertools import count, islice
 
-from sharding import shard_of
+from sharding import bucket_of, cluster_map, shard_of
 from tests.shop.models import Customer
 
 #: The databases of the cluster: `default` and the shards.
@@ -50,10 +50,17 @@ LAYOUTS = (
 
 
 def tenants_on(alias: str) -> Iterator[int]:
-    """Yield the tenants, 0 among them, that live on a shard today."""
+    """Yield the tenants, 0 among them, that live on a shard today, which must own a bucket."""
+    assert alias in cluster_map.current().aliases, f"{alias} owns no bucket now, so no tenant lives there."
     return (tenant for tenant in count() if shard_of(tenant, model=Customer) == alias)
 
 
 def tenant_on(alias: str, place: int = 0) -> int:
     """Return one of the tenants that live on a shard: the first one unless ``place`` says otherwise."""
     return next(islice(tenants_on(alias), place, None))
+
+
+def neighbour_in_bucket(tenant: int) -> int:
+    """Return another tenant of the same bucket."""
+    bucket = bucket_of(tenant, model=Customer)
+    return next(each for each in count(tenant + 1) if bucket_of(each, model=Customer) == bucket)

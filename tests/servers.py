@@ -18,7 +18,8 @@ from typing import Any, TextIO
 
 import environ
 
-from scripts.cluster import Cluster, Wanted
+from scripts.cluster import Cluster
+from scripts.cluster_state import Wanted
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = ("shard_a", "shard_b", "shard_c")
@@ -30,7 +31,11 @@ MAX_RUNS = 8
 
 engine = os.environ.get("SHARDKIT_TEST_ENGINE", "postgresql")
 server = os.environ.get("SHARDKIT_TEST_SERVER", "18")
+has_mariadb = os.environ.get("SHARDKIT_TEST_MARIADB") == "1"
 given_urls = os.environ.get("SHARDKIT_TEST_URLS")
+
+#: The number of this process's run, while there is one.
+_run: int | None = None
 
 
 def databases() -> dict[str, dict[str, Any]]:
@@ -46,19 +51,25 @@ def running() -> Iterator[int]:
     """
     Keep the servers up, and yield a number that no other test run on them has at the same time.
 
-    The last of several runs stops the servers, unless SHARDKIT_KEEP_CLUSTER says otherwise.
+    The last of several runs stops the servers, unless SHARDKIT_KEEP_CLUSTER says otherwise. Within one that is open in
+    this process, it is the same run.
     """
     if engine == "sqlite" or given_urls:
         yield 0
         return
+    global _run
+    if _run is not None:
+        yield _run
+        return
     with _alone():
-        number, place = _place()
+        _run, place = _place()
     try:
         with _alone():
             _cluster().up(**_wanted())
-        yield number
+        yield _run
     finally:
         with _alone():
+            _run = None
             place.close()
             if os.environ.get("SHARDKIT_KEEP_CLUSTER") != "1" and not _others_run():
                 _cluster().down()

@@ -236,7 +236,7 @@ def no_map() -> Iterator[None]:
 
 def test_map_missing(tenants: tuple[int, int]) -> None:
     message = (
-        "The control database holds no bucket map, but SHARDING declares the shards shard_a, shard_b, shard_c. "
+        "The control database holds no bucket map, but there are shards: shard_a, shard_b, shard_c. "
         "Run `manage.py migrate_all` and then `manage.py shards init`."
     )
     with nothing_written(), no_map():

@@ -124,7 +124,7 @@ def test_a_control_database_from_an_old_backup():
 def test_a_cluster_that_was_never_initialised():
     cluster().delete()
     expected = Warning(
-        "The control database holds no bucket map, but SHARDING declares the shards shard_a, shard_b, shard_c.",
+        "The control database holds no bucket map, but there are shards: shard_a, shard_b, shard_c.",
         hint="Run `manage.py migrate_all` and then `manage.py shards init`.",
         id="sharding.W035",
     )

@@ -109,7 +109,7 @@ def test_missing_map() -> None:
     finally:
         Cluster.objects.bulk_create(rows)
     assert str(caught.value) == (
-        "The control database holds no bucket map, but SHARDING declares the shards shard_a, shard_b, shard_c. "
+        "The control database holds no bucket map, but there are shards: shard_a, shard_b, shard_c. "
         "Run `manage.py migrate_all` and then `manage.py shards init`."
     )
 

@@ -15,7 +15,8 @@ from sharding import conf
 from sharding.conf import Problem, Settings
 
 ALIASES = ["default", "shard_b", "shard_a", "shard_a_replica_1", "blog_db"]
-KEYS = "SHARDS, BUCKETS, HASH, PLACEMENT, WEIGHTS, PINS, MAP_TTL, MODE, SCOPE_FROM_REQUEST, MAX_PARALLEL"
+KEYS = "SHARDS, BUCKETS, HASH, PLACEMENT, WEIGHTS, PINS, MAP_TTL, MODE, SCOPE_FROM_REQUEST, MAX_PARALLEL, "
+KEYS += "WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT"
 OWNERS = "The shards are shard_a, shard_b; default may own buckets too."
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -33,6 +34,10 @@ def test_defaults():
             mode="enforce",
             scope_from_request=None,
             max_parallel=8,
+            without_two_phase_commit="raise",
+            recover_after=10.0,
+            recover_in_process=True,
+            lock_timeout=10.0,
         ),
         [],
     )
@@ -50,13 +55,17 @@ def test_every_setting_is_read():
         "MODE": "observe",
         "SCOPE_FROM_REQUEST": "shop.tenants.tenant_of",
         "MAX_PARALLEL": 1,
+        "WITHOUT_TWO_PHASE_COMMIT": "sequential",
+        "RECOVER_AFTER": 1,
+        "RECOVER_IN_PROCESS": False,
+        "LOCK_TIMEOUT": 2,
     }
     found, problems = conf.read(given, ALIASES)
     assert problems == []
     assert dataclasses.asdict(found) == {
         name.lower(): value for name, value in {**given, "SHARDS": ("shard_b", "eu")}.items()
     }
-    assert type(found.map_ttl) is float
+    assert [type(value) for value in (found.map_ttl, found.recover_after, found.lock_timeout)] == [float] * 3
 
 
 def test_values_are_kept_apart_from_the_settings_module():
@@ -126,6 +135,26 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
         "Leave it out for 8. With 1, shards are asked one after the other.",
         [0, -1, 2.0, "8", None, True],
     ),
+    "WITHOUT_TWO_PHASE_COMMIT": (
+        "one of 'raise', 'sequential'",
+        "Leave it out for 'raise'; 'sequential' commits one database after the other.",
+        ["two_phase", "", None, True],
+    ),
+    "RECOVER_AFTER": (
+        "a positive number of seconds",
+        "Leave it out for 10. A commit that takes longer than this may be rolled back by another process.",
+        [0, -1, "10", None, True, float("inf"), float("nan")],
+    ),
+    "RECOVER_IN_PROCESS": (
+        "True or False",
+        "Leave it out for True. With False, `manage.py shards recover --watch` must run somewhere.",
+        [0, 1, "yes", None],
+    ),
+    "LOCK_TIMEOUT": (
+        "a number of seconds from 0.001 to 2147483, or None",
+        "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
+        [0, 0.0004, -1, "10", True, float("inf"), float("nan"), 2147484],
+    ),
 }
 VALUE_PROBLEMS: list[tuple[Any, Problem]] = [
     ({name: value}, Problem(name, f"SHARDING[{name!r}] must be {expected}, not {value!r}.", hint))
@@ -172,6 +201,9 @@ def test_refused_value(given, problem):
         {"PLACEMENT": "modulo", "WEIGHTS": {"shard_a": 1}},
         {"MAP_TTL": 0.001},
         {"SCOPE_FROM_REQUEST": None},
+        {"LOCK_TIMEOUT": None},
+        {"LOCK_TIMEOUT": 0.001},
+        {"LOCK_TIMEOUT": 2147483},
     ],
 )
 def test_allowed_value(given):

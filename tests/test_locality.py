@@ -215,8 +215,8 @@ def test_joins_between_servers(query: Query, label: str, table: str, layout: Lay
 
 def test_new_global_row_from_a_subquery(layout: Layout, db: None) -> None:
     message = (
-        "A query of a global model contains a subquery over shop.Order, and sharded and global tables live on "
-        "different servers. Evaluate the inner query first: list(inner)."
+        "A query that the control database answers contains a subquery over shop.Order, and sharded rows live on "
+        "other servers. Evaluate the inner query first: list(inner)."
     )
     text = Subquery(others(tenant_on(layout.home))[:1])
     with assert_statements({}), pytest.raises(GlobalJoin, match=whole(message)):

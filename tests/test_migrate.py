@@ -114,6 +114,7 @@ def test_a_cluster_of_one_has_nobody_to_speak_of(tmp_path):
     project = Project(tmp_path, sqlite_databases(tmp_path, "default"))
     project.configure("garden")
     project.write("garden/models.py", "")
-    assert project.succeed("migrate").splitlines()[-1] == "  Applying sharding.0001_initial... OK"
+    assert project.succeed("migrate").splitlines()[-1].startswith("  Applying sharding.")
     lines = project.succeed("migrate_all", "--check").splitlines()
-    assert [line.rstrip() for line in lines] == ["Database  Applied  Pending", "default   1        0"]
+    [header, found] = [line.split() for line in lines]
+    assert (header, found[0], found[2]) == (["Database", "Applied", "Pending"], "default", "0")

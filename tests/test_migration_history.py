@@ -161,10 +161,10 @@ def test_a_model_becomes_sharded_on_a_cluster_that_is_in_use(project, command):
     if command == "migrate_all":
         output = project.succeed("migrate_all")
         for alias in ALIASES[1:]:
-            assert f"{alias}: created library_book, whose model has become sharded\n" in output
+            assert f"{alias}: created library_book, whose model is kept on shards now\n" in output
     else:
         outputs = {alias: project.succeed("migrate", "--database", alias) for alias in ALIASES}
-        created = "Created library_book, whose model has become sharded.\n"
+        created = "Created library_book, whose model is kept on shards now.\n"
         assert [created in outputs[alias] for alias in ALIASES] == [False, True, True]
     assert_sharded(project)
 

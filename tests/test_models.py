@@ -7,7 +7,6 @@ from __future__ import annotations
 import copy
 import pickle
 from collections.abc import Callable
-from itertools import count
 from typing import Any
 
 import pytest
@@ -19,7 +18,7 @@ from django.db.models import F
 from sharding import bucket_of, registry, routing
 from sharding.errors import BucketMismatch, NotSharded, ShardKeyChanged, UnhashableKey
 from sharding.testing.statements import assert_no_fan_out, assert_statements
-from tests.layouts import CLUSTER, tenant_on
+from tests.layouts import CLUSTER, neighbour_in_bucket, tenant_on
 from tests.messages import whole
 from tests.shop.models import Account, Entry, Order, PaidOrder, Region
 
@@ -42,12 +41,6 @@ def changed(name: str, old: Any, new: Any, model: str = "Order") -> str:
         f"The {name} of this {model} was {old!r} and is now {new!r}, and a stored row's shard key never changes. "
         f"Create the row again under the new key, and delete the old one."
     )
-
-
-def neighbour_in_bucket(tenant: int) -> int:
-    """Return another tenant of the same bucket."""
-    bucket = bucket_of(tenant, model=Order)
-    return next(each for each in count(tenant + 1) if bucket_of(each, model=Order) == bucket)
 
 
 #: Ways to hold the stored order when its key is changed.

@@ -7,6 +7,7 @@ On a cluster of one, `default` sends what Django's own backend sends: the same s
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -90,6 +91,15 @@ OPERATIONS: dict[str, Callable[..., Any]] = {
     "composite id": lambda alias, **rows: Ledger.objects.using(alias).create(tenant_id=TENANT, number=1).save(),
     "delete": lambda alias, order, **rows: order.delete(),
     "delete many": lambda alias, **rows: Order.objects.using(alias).filter(tenant_id=TENANT).delete(),
+    "delete of two keys": lambda alias, **rows: (
+        # An id of the same millisecond may sort before the first one's.
+        time.sleep(0.002),
+        Order(tenant_id=TENANT + 1).save(using=alias),
+        Order.objects.using(alias).filter(tenant_id__in=[TENANT, TENANT + 1]).delete(),
+    ),
+    "delete a row on which nothing depends": lambda alias, **rows: (
+        Account.objects.using(alias).create(owner="Bo").entries.create(amount=1).delete()
+    ),
     "cascade": lambda alias, customer, **rows: customer.delete(),
     "update": lambda alias, **rows: (
         Order.objects.using(alias).filter(tenant_id=TENANT).update(quantity=F("quantity") + 1)

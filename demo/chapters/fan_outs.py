@@ -63,6 +63,14 @@ def aggregate(fan_out: Any) -> Any:
 
 
 @step()
+def across_a_reference(fan_out: Any) -> Any:
+    """A join to a reference model, which every shard has whole: the airlines that cancelled most, by name."""
+    cancelled = fan_out(Flight.objects).filter(departure_delay=None)
+    airlines = cancelled.values("carrier__name").annotate(flights=Count("id"))
+    return airlines.order_by("-flights", "carrier__name")
+
+
+@step()
 def across_a_relation(fan_out: Any) -> Any:
     """A join within the shards, merged over them: the busiest of the planes built before 1965."""
     old = fan_out(Plane.objects.filter(year__lt=1965))

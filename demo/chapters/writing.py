@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import UTC, datetime
 from typing import Any
 
-from django.db import transaction
+from django.db import IntegrityError, transaction
 
-from demo.flights.models import Flight, Plane
+from demo.flights.models import Airline, Booking, Flight, Plane
 from demo.step import step
+from sharding import shard_of
 
 
 @step(expected="3 flights, of which UA2 JFK-BOS is late")
@@ -46,9 +47,46 @@ def rolled_back() -> Any:
     return f"{plane.seats} seats, and {late} flights are 999 minutes late"
 
 
+@step(expected="2 new planes on 2 shards, of SkyWest Airlines")
+def two_phases() -> Any:
+    """A block over two shards, and over all of them for the airline: it commits everywhere or nowhere."""
+    with transaction.atomic(using="default"):
+        planes = [Plane.objects.create(tailnum=number, engines=2, seats=50) for number in ("N-DEMO-1", "N-DEMO-2")]
+        Airline.objects.filter(code="OO").update(name="SkyWest Airlines")
+    shards = {shard_of(plane) for plane in planes}
+    return f"{len(planes)} new planes on {len(shards)} shards, of {Airline.objects.get(code='OO')}"
+
+
+@step(expected="nothing of it is left, on any server")
+def undone_everywhere() -> Any:
+    """An error in such a block, and it has never been."""
+    try:
+        with transaction.atomic(using="default"):
+            Plane.objects.filter(tailnum__in=["N-DEMO-1", "N-DEMO-2"]).delete()
+            Airline.objects.filter(code="OO").update(name="")
+            raise RuntimeError("Changed my mind")
+    except RuntimeError:
+        planes = Plane.objects.filter(tailnum__in=["N-DEMO-1", "N-DEMO-2"], seats=50).count()
+    kept = planes == 2 and Airline.objects.get(code="OO").name == "SkyWest Airlines"
+    return "nothing of it is left, on any server" if kept else "something was lost"
+
+
+@step(expected="QX7M2P Ada, and the code is taken on every shard")
+def second_key() -> Any:
+    """A row is found by its second key: the control database says where. It is unique over the whole cluster."""
+    one, other = Plane.objects.filter(tailnum__in=["N-DEMO-1", "N-DEMO-2"])
+    one.bookings.create(code="QX7M2P", name="Ada")
+    try:
+        other.bookings.create(code="QX7M2P", name="Bob")
+    except IntegrityError:
+        taken = "the code is taken on every shard"
+    return f"{Booking.objects.get(code='QX7M2P')}, and {taken}"
+
+
 @step(expected="4 rows are deleted, 0 are left")
 def cascade() -> Any:
     """Deleting the plane takes its flights along, on its shard."""
+    Plane.objects.filter(tailnum__in=["N-DEMO-1", "N-DEMO-2"]).delete()
     deleted, _ = Plane.objects.get(tailnum="N-DEMO").delete()
     left = Flight.objects.filter(plane="N-DEMO").count()
     return f"{deleted} rows are deleted, {left} are left"

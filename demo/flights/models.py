@@ -1,5 +1,6 @@
 """
-Airlines and airports are global; planes are sharded by their tail number, and each flight lives where its plane does.
+Planes are sharded by their tail number, and each flight lives where its plane does. Airlines are kept whole on every
+shard, and airports are global.
 """
 
 from __future__ import annotations
@@ -9,14 +10,12 @@ from typing import Any, ClassVar
 from django.db import models
 
 from sharding.fields import ShardUUIDField
-from sharding.models import ShardedModel
+from sharding.models import LookupIndex, ReferenceModel, ShardedModel
 
 
-class Airline(models.Model):
+class Airline(ReferenceModel):
     code = models.CharField(max_length=2, primary_key=True)
     name = models.CharField(max_length=60)
-
-    objects: ClassVar[models.Manager[Airline]] = models.Manager()
 
     def __str__(self) -> str:
         return self.name
@@ -60,8 +59,8 @@ class Flight(ShardedModel):
     id = ShardUUIDField(primary_key=True)
     # Without a constraint, since 721 tail numbers of the data set have no plane.
     plane = models.ForeignKey(Plane, models.CASCADE, db_constraint=False, db_column="tailnum", related_name="flights")
+    carrier = models.ForeignKey(Airline, models.PROTECT, db_index=False, related_name="flights")
     # These are global, so their rows are on another server.
-    carrier = models.ForeignKey(Airline, models.PROTECT, db_constraint=False, db_index=False, related_name="flights")
     origin = models.ForeignKey(Airport, models.PROTECT, db_constraint=False, db_index=False, related_name="departures")
     destination = models.ForeignKey(
         Airport, models.PROTECT, db_constraint=False, db_index=False, related_name="arrivals"
@@ -82,3 +81,19 @@ class Flight(ShardedModel):
 
     def __str__(self) -> str:
         return f"{self.carrier_id}{self.number} {self.origin_id}-{self.destination_id}"
+
+
+class Booking(ShardedModel):
+    """A passenger on a plane, who knows the code of the booking and not the plane."""
+
+    shard_key = "plane"
+    lookups = [LookupIndex(fields=["code"], unique=True)]
+
+    id = ShardUUIDField(primary_key=True)
+    plane = models.ForeignKey(Plane, models.CASCADE, related_name="bookings")
+    plane_id: str
+    code = models.CharField(max_length=6, unique=True)
+    name = models.CharField(max_length=40)
+
+    def __str__(self) -> str:
+        return f"{self.code} {self.name}"

@@ -2,22 +2,40 @@
 The one seam: which compiler answers a query that is sent to `default`, or to a shard by name.
 
 Django asks ``connection.ops.compiler(name)`` for a compiler at every execution. Queries of global models get Django's
-own, untouched; queries of sharded models get one on the connection of the shard that owns their rows.
+own, untouched; queries of sharded models get one on the connection of the shard that owns their rows. Reference models
+are read like global ones, and written everywhere.
 """
 
 from __future__ import annotations
 
-from functools import cache
+from functools import partial
 from typing import Any
 
+from django.db.models import Count
 from django.db.models.sql import Query
 
 from sharding import cluster_map, locality, registry, routing, scopes
-from sharding.backends import hook, inserts, updates
+from sharding.backends import hook, inserts, lookup_reads, reference_writes, updates
 from sharding.backends.hook import FanOutRequest
-from sharding.errors import GlobalJoin, ShardKeyMissing, WrongShard
+from sharding.backends.native_compilers import (
+    empty_class,
+    guarded_class,
+    native_class,
+    nested_class,
+    owned,
+    sending,
+    unbounded,
+    unbounded_class,
+)
+from sharding.errors import WrongShard
+from sharding.lookups import matching, states
+from sharding.lookups.matching import Match
 from sharding.registry import Entry
+from sharding.routing import Buckets
 
+__all__ = ["DoorCompiler", "ShardCompiler", "native_class", "owned", "sending", "unbounded"]
+
+SELECT = "SQLCompiler"
 INSERT = "SQLInsertCompiler"
 UPDATE = "SQLUpdateCompiler"
 DELETE = "SQLDeleteCompiler"
@@ -35,7 +53,9 @@ class DoorCompiler:
         model = getattr(query, "model", None)
         entry = registry.entry(model)
         if entry is None:
-            native = self.native if model is None else _guarded(self.native)
+            native = self.native if model is None else guarded_class(self.native)
+            if self.name in reference_writes.WRITES and reference_writes.go_everywhere(model):
+                native = reference_writes.compiler(self.name, native)
             return native(query, connection, using, elide_empty)
         alias = routing.native_alias()
         if alias is not None:
@@ -43,7 +63,7 @@ class DoorCompiler:
             return owner.ops.native_compiler(self.name)(query, owner, alias, elide_empty)
         if using is None:
             # A subquery, which is compiled for the connection of the statement around it.
-            return _nested(self.native)(query, connection, None, elide_empty)
+            return nested_class(self.native)(query, connection, None, elide_empty)
         query = scopes.apply(query, entry)
         if self.name == INSERT:
             return inserts.compiler(self.native)(query, connection, using, elide_empty)
@@ -52,19 +72,57 @@ class DoorCompiler:
     def _routed(self, query: Query, connection: Any, entry: Entry, elide_empty: bool) -> Any:
         buckets = routing.buckets_of(query)
         locality.check(query, entry, buckets)
+        if buckets is None and not _asks_every_shard(query):
+            match = matching.match(query)
+            if match is not None:
+                unasked = unbounded_class(self.native)(query, connection, connection.alias, elide_empty)
+                answer = partial(self._by_lookup, match, query, connection, entry, elide_empty)
+                return lookup_reads.ByLookup(unasked, answer)
+        return self._sent(query, connection, entry, buckets, elide_empty)
+
+    def _by_lookup(self, match: Match, query: Query, connection: Any, entry: Entry, elide_empty: bool) -> Any:
+        if not states.is_built(match.lookup.name):
+            return self._sent(query, connection, entry, None, elide_empty, unbuilt=match.lookup.name)
+        buckets = lookup_reads.buckets(match, connection)
+        compiler = self._sent(query, connection, entry, buckets, elide_empty, single=match.single)
+        return lookup_reads.patient(compiler) if match.single and buckets and self.name == SELECT else compiler
+
+    def _sent(
+        self,
+        query: Query,
+        connection: Any,
+        entry: Entry,
+        buckets: Buckets,
+        elide_empty: bool,
+        *,
+        single: bool = True,
+        unbuilt: str | None = None,
+    ) -> Any:
+        """
+        Return the compiler that sends a query to the owners of its buckets.
+
+        Args:
+            single: False when the query might have named several buckets, although it names one today.
+            unbuilt: a lookup that could have told the buckets.
+        """
         if buckets is not None and not buckets:
-            return _empty(self.native)(query, connection, connection.alias, elide_empty)
+            if _computes(query) or query.subquery:
+                # What aggregates answer for no rows has a type that a database knows: any of them.
+                return owned(self.name, query, cluster_map.current().aliases[0], connection, elide_empty)
+            return empty_class(self.native)(query, connection, connection.alias, elide_empty)
         if self.name == UPDATE:
             query = updates.checked(query, entry, buckets)
-        if buckets is not None and len(buckets) == 1:
+        if single and buckets is not None and len(buckets) == 1:
             (bucket,) = buckets
             return owned(self.name, query, cluster_map.current().owner(bucket), connection, elide_empty)
         owners = cluster_map.current()
         probe = False
         if buckets is None:
-            probe = not getattr(query, "fan_out", None) and not _inner_fan_out(query)
+            probe = not _asks_every_shard(query)
             if probe and not routing.is_probe():
-                return _unbounded(self.native)(query, connection, connection.alias, elide_empty)
+                refusing = unbounded_class(self.native)(query, connection, connection.alias, elide_empty)
+                refusing.unbuilt = unbuilt
+                return refusing
             aliases = owners.aliases
         else:
             aliases = owners.owners_of(buckets)
@@ -80,193 +138,47 @@ class ShardCompiler:
 
     def __call__(self, query: Query, connection: Any, using: str | None, elide_empty: bool = True) -> Any:
         # RawQuery has no model: its SQL is sent as it stands.
-        entry = registry.entry(getattr(query, "model", None))
-        if entry is None or routing.native_alias() is not None:
+        model = getattr(query, "model", None)
+        entry = registry.entry(model)
+        if entry is None:
+            return self._unsharded(model, using)(query, connection, using, elide_empty)
+        if routing.native_alias() is not None:
             return self.native(query, connection, using, elide_empty)
         if using is None:
-            return _nested(self.native)(query, connection, None, elide_empty)
+            return nested_class(self.native)(query, connection, None, elide_empty)
         query = scopes.apply(query, entry)
         if self.name == INSERT:
             _refuse_foreign(entry, connection.alias, inserts.place(query, entry))
+            if entry.lookups:
+                door = connection.door
+                return inserts.compiler(native_class(door, INSERT))(query, door, door.alias, elide_empty)
         elif self.name in {UPDATE, DELETE}:
             buckets = routing.buckets_of(query)
             if self.name == UPDATE:
                 query = updates.checked(query, entry, buckets)
             if buckets:
                 _refuse_foreign(entry, connection.alias, cluster_map.current().owners_of(buckets))
-        return _owned(self.native)(query, connection, using, elide_empty)
+        return owned(self.name, query, connection.alias, connection.door, elide_empty)
+
+    def _unsharded(self, model: Any, using: str | None) -> Any:
+        """Return the compiler class for a query of a reference model, or of one that only `default` knows."""
+        if self.name in reference_writes.WRITES and reference_writes.go_everywhere(model):
+            return reference_writes.refusing(self.native)
+        # As a subquery it may join no sharded rows, of which this shard has a part.
+        return guarded_class(self.native) if using is None and model is not None else self.native
 
 
-def owned(name: str, query: Query, alias: str, door: Any, elide_empty: bool) -> Any:
-    """Return Django's own compiler on the connection of ``alias``, which takes part in the door's atomic block."""
-    connection = door if alias == door.alias else cluster_map.connection_of(alias)
-    compiler = _owned(native_class(connection, name))(query, connection, alias, elide_empty)
-    compiler.door = door
-    return compiler
+def _computes(query: Query) -> bool:
+    """Return whether a query answers with one row of aggregates, of which one is more than a number of rows."""
+    is_outer = hasattr(query, "inner_query")
+    if not is_outer and (query.default_cols or query.select or query.group_by is not None):
+        return False
+    return any(each.contains_aggregate and type(each) is not Count for each in query.annotation_select.values())
 
 
-def native_class(connection: Any, name: str) -> Any:
-    """Return Django's own compiler class for a connection, whether or not its ENGINE is one of ours."""
-    native = getattr(connection.ops, "native_compiler", connection.ops.compiler)
-    return native(name)
-
-
-@cache
-def _owned(native: Any) -> type[Any]:
-    class OwnedCompiler(native):  # type: ignore[misc]
-        """Django's compiler, which joins the door's atomic block before it is executed."""
-
-        #: Looking it up by the connection costs a microsecond.
-        door: Any = None
-
-        def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-            with _sharded_statement(self.connection):
-                return super().as_sql(*args, **kwargs)
-
-        def get_from_clause(self) -> Any:
-            # Ordering and select_related() make their joins while the query is compiled.
-            locality.check_compiled(self.query, self.klass_info, registry.entry(self.query.model))
-            return super().get_from_clause()
-
-        def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-            with sending(self.connection, self.door):
-                return super().execute_sql(*args, **kwargs)
-
-        if hasattr(native, "execute_returning_sql"):
-
-            def execute_returning_sql(self, *args: Any, **kwargs: Any) -> Any:
-                with sending(self.connection, self.door):
-                    return super().execute_returning_sql(*args, **kwargs)
-
-    OwnedCompiler.__name__ = f"Owned{native.__name__}"
-    return OwnedCompiler
-
-
-class sending:
-    """Inside, one statement over sharded tables goes to ``connection``, as a part of the door's atomic block."""
-
-    __slots__ = ("_connection", "_door")
-
-    def __init__(self, connection: Any, door: Any = None) -> None:
-        self._connection = connection
-        self._door = door or connection.door
-
-    def __enter__(self) -> None:
-        connection = self._connection
-        self._door.enlist(connection.alias)
-        connection.sharded_depth += 1
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._connection.sharded_depth -= 1
-
-
-class _sharded_statement:
-    """Inside, subqueries over sharded tables may be compiled for ``connection``."""
-
-    __slots__ = ("_connection",)
-
-    def __init__(self, connection: Any) -> None:
-        self._connection = connection
-
-    def __enter__(self) -> None:
-        self._connection.sharded_depth += 1
-
-    def __exit__(self, *exc_info: object) -> None:
-        self._connection.sharded_depth -= 1
-
-
-@cache
-def _nested(native: Any) -> type[Any]:
-    class NestedCompiler(native):  # type: ignore[misc]
-        """Django's compiler for a subquery over a sharded model, which only a sharded statement may contain."""
-
-        def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-            if not self.connection.sharded_depth:
-                entry = registry.get(self.query.model)
-                raise GlobalJoin(
-                    f"A query of a global model contains a subquery over {entry.label}, and sharded and global tables "
-                    f"live on different servers. Evaluate the inner query first: list(inner).",
-                    model=entry.label,
-                    tables=[entry.table],
-                )
-            return super().as_sql(*args, **kwargs)
-
-        def get_from_clause(self) -> Any:
-            locality.check_compiled(self.query, self.klass_info, registry.entry(self.query.model))
-            return super().get_from_clause()
-
-    NestedCompiler.__name__ = f"Nested{native.__name__}"
-    return NestedCompiler
-
-
-@cache
-def _guarded(native: Any) -> type[Any]:
-    class GuardedCompiler(native):  # type: ignore[misc]
-        """Django's compiler for a global model, which refuses joins to sharded tables."""
-
-        def get_from_clause(self) -> Any:
-            locality.check_compiled(self.query, self.klass_info, None)
-            return super().get_from_clause()
-
-        def get_combinator_sql(self, *args: Any) -> Any:
-            locality.check_parts(self.query)
-            return super().get_combinator_sql(*args)
-
-    GuardedCompiler.__name__ = f"Guarded{native.__name__}"
-    return GuardedCompiler
-
-
-@cache
-def _unbounded(native: Any) -> type[Any]:
-    class UnboundedCompiler(native):  # type: ignore[misc]
-        """Compiles a query that names no shard key (for str(query)), and refuses to execute it."""
-
-        def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-            with _sharded_statement(self.connection):
-                return super().as_sql(*args, **kwargs)
-
-        def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-            raise unbounded(registry.get(self.query.model))
-
-        def execute_returning_sql(self, *args: Any, **kwargs: Any) -> Any:
-            raise unbounded(registry.get(self.query.model))
-
-    UnboundedCompiler.__name__ = f"Unbounded{native.__name__}"
-    return UnboundedCompiler
-
-
-@cache
-def _empty(native: Any) -> type[Any]:
-    class EmptyCompiler(native):  # type: ignore[misc]
-        """Answers a query that can match no row, without a database."""
-
-        def __init__(self, query: Query, *args: Any) -> None:
-            empty = query.clone()
-            getattr(empty, "inner_query", empty).set_empty()
-            super().__init__(empty, *args)
-
-        def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-            with _sharded_statement(self.connection):
-                result = super().execute_sql(*args, **kwargs)
-            # Collector adds up the row counts of deletes, and None is no number.
-            return 0 if result is None and native.__name__ == DELETE else result
-
-    EmptyCompiler.__name__ = f"Empty{native.__name__}"
-    return EmptyCompiler
-
-
-def unbounded(entry: Entry) -> ShardKeyMissing:
-    name = entry.model._meta.object_name
-    return ShardKeyMissing(
-        f"This {name} query names no {entry.key}, so its shard is unknown. Filter on {entry.key}, "
-        f"or ask every shard with aggregator.fan_out().",
-        model=entry.label,
-        field=entry.key,
-    )
-
-
-def _inner_fan_out(query: Query) -> bool:
-    return bool(getattr(getattr(query, "inner_query", None), "fan_out", None))
+def _asks_every_shard(query: Query) -> bool:
+    inner = getattr(query, "inner_query", None)
+    return bool(getattr(query, "fan_out", None) or getattr(inner, "fan_out", None))
 
 
 def _refuse_foreign(entry: Entry, alias: str, owners: Any) -> None:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db.models.sql import Query
 
+from sharding.backends.native_compilers import owned
 from sharding.errors import CrossShardQuery
 from sharding.routing import Buckets
 
@@ -43,8 +44,6 @@ class FanOutRequest:
 
     def native(self, alias: str | None = None, query: Query | None = None) -> Any:
         """Return Django's own compiler on one of the shards, the first by default; it enlists itself."""
-        from sharding.backends.compilers import owned
-
         return owned(self.name, query or self.query, alias or self.aliases[0], self.door, self.elide_empty)
 
 

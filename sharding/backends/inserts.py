@@ -8,9 +8,12 @@ from functools import cache
 from typing import Any
 
 from django.db import transaction
+from django.db.models.constants import OnConflict
 from django.db.models.sql import Query
 
 from sharding import cluster_map, locality, registry, scopes
+from sharding.backends import lookup_writes
+from sharding.backends.native_compilers import owned
 from sharding.errors import ShardKeyChanged
 from sharding.registry import Entry
 
@@ -58,12 +61,33 @@ def compiler(native: Any) -> type[Any]:
         def execute_sql(self, returning_fields: Any = None) -> list[Any]:
             entry = registry.get(self.query.model)
             groups = place(self.query, entry)
+            if entry.lookups and self.query.on_conflict is not None:
+                lookup_writes.refuse_inexact(self.query, entry)
+                if self.query.on_conflict == OnConflict.IGNORE:
+                    self._send_free(groups)
+                    return []
+            return self._send_groups(groups, returning_fields)
+
+        def _send_groups(self, groups: dict[str, list[int]], returning_fields: Any) -> list[Any]:
             if len(groups) == 1:
                 (alias,) = groups
                 return self._send(self.query, alias, returning_fields)
             # Django 6 opens no block of its own for a single batch.
             with transaction.atomic(using=self.connection.alias, savepoint=False):
                 return self._send_parts(groups, returning_fields)
+
+        def _send_free(self, groups: dict[str, list[int]]) -> None:
+            """Insert the objects whose values are not taken, on any shard; of two with the same ones, the first."""
+            with lookup_writes.one_transaction(self.connection):
+                try:
+                    with transaction.atomic(using=self.connection.alias):
+                        self._send_groups(groups, None)
+                except lookup_writes.ValueTaken:
+                    # What one object takes decides about those that follow it, so they go one by one.
+                    for each in self.query.objs if len(self.query.objs) > 1 else ():
+                        part: Any = self.query.clone()
+                        part.objs = [each]
+                        type(self)(part, self.connection, self.using, self.elide_empty).execute_sql()
 
         def _send_parts(self, groups: dict[str, list[int]], returning_fields: Any) -> list[Any]:
             rows: list[Any] = [None] * len(self.query.objs)
@@ -76,8 +100,6 @@ def compiler(native: Any) -> type[Any]:
             return rows if returning_fields else []
 
         def _send(self, query: Query, alias: str, returning_fields: Any) -> list[Any]:
-            from sharding.backends.compilers import owned
-
             insert = owned("SQLInsertCompiler", query, alias, self.connection, self.elide_empty)
             answers: list[Any] = insert.execute_sql(returning_fields)
             return answers

@@ -7,15 +7,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import Any
 
-from django.db import DatabaseError
-from django.db.transaction import Atomic
+from django.db import DatabaseError, InterfaceError, connections
+from django.db.transaction import Atomic, TransactionManagementError
 
 from sharding import cluster_map
 
 
 class Participant:
     """
-    One shard inside the door's atomic block.
+    One shard, or another database that was asked to join, inside the door's atomic block.
 
     Its transaction begins at its first statement, and its savepoints are made when a statement follows them.
     """
@@ -24,9 +24,17 @@ class Participant:
         self.alias = alias
         #: How many savepoints of the door were open when it joined: their rollback leaves nothing of its work.
         self.depth = depth
+        #: Whether statements reach it past the door, so that its savepoints cannot wait for the next one.
+        self.joined = False
         self.connection: Any = cluster_map.connection_of(alias)
+        #: The database's own id of its transaction, once it was asked for and if it wrote.
+        self.transaction_id: str | None = None
         #: Savepoints of the door that exist here too, oldest first: always the first ones of the door's.
         self.savepoints: list[str] = []
+        #: How many of its own callbacks waited for the commit at each of them.
+        self._callbacks: list[int] = []
+        #: Whether its transaction began before the door's block, and goes on after it.
+        self.goes_on = not borrowed and (self.connection.in_atomic_block or not self.connection.get_autocommit())
         # In a TestCase the transaction is the test's own; it begins and ends it on every database by itself.
         self._atomic = None if borrowed else Atomic(alias, savepoint=True, durable=False)
         if self._atomic is not None:
@@ -36,8 +44,9 @@ class Participant:
     def establish(self, savepoints: Sequence[str]) -> None:
         """Make the door's savepoints that are still missing here."""
         for sid in savepoints[len(self.savepoints) :]:
-            self.connection._savepoint(sid)
+            self.connection._savepoint(_name(sid))
             self.savepoints.append(sid)
+            self._callbacks.append(len(self.connection.run_on_commit))
 
     def is_undone_by(self, place: int) -> bool:
         """Return whether rolling back to the door's savepoint at ``place`` undoes all that was done here."""
@@ -45,13 +54,18 @@ class Participant:
 
     def roll_back_to(self, sid: str) -> None:
         if sid in self.savepoints:
-            self.connection._savepoint_rollback(sid)
-            del self.savepoints[self.savepoints.index(sid) + 1 :]
+            # What failed here since then is undone; until then no statement would be let through.
+            self.connection.needs_rollback = False
+            self.connection._savepoint_rollback(_name(sid))
+            place = self.savepoints.index(sid)
+            del self.savepoints[place + 1 :], self._callbacks[place + 1 :]
+            del self.connection.run_on_commit[self._callbacks[place] :]
 
     def release(self, sid: str) -> None:
         if sid in self.savepoints:
-            self.connection._savepoint_commit(sid)
-            del self.savepoints[self.savepoints.index(sid) :]
+            self.connection._savepoint_commit(_name(sid))
+            place = self.savepoints.index(sid)
+            del self.savepoints[place:], self._callbacks[place:]
 
     def is_broken(self) -> bool:
         """Return whether the database would answer COMMIT with a rollback, without an error."""
@@ -61,11 +75,34 @@ class Participant:
         """Ask the database whether this transaction changed anything."""
         if self.connection.vendor == "sqlite":
             return self._total_changes() != self._changes
-        return has_transaction_id(self.connection)
+        # Other systems cannot be asked.
+        if self.connection.vendor != "postgresql":
+            return True
+        self.transaction_id = transaction_id(self.connection)
+        return self.transaction_id is not None
+
+    def can_prepare(self) -> bool:
+        """Return whether two-phase commit works there; the server is asked once in a process."""
+        return can_prepare(self.connection)
+
+    def take_callbacks(self) -> list[Any]:
+        """Return what waits for this database's own commit, which is not the block's, and forget it here."""
+        if self._atomic is None:
+            return []
+        taken, self.connection.run_on_commit = self.connection.run_on_commit, []
+        return list(taken)
 
     def commit(self) -> None:
         if self._atomic is not None:
             self._atomic.__exit__(None, None, None)
+
+    def leave(self) -> None:
+        """Leave the block once PREPARE TRANSACTION has ended the transaction here."""
+        try:
+            self.commit()
+        except (DatabaseError, InterfaceError):
+            # The session was lost meanwhile. What it had prepared is safe without it.
+            self.connection.close()
 
     def roll_back(self) -> None:
         if self._atomic is not None:
@@ -73,6 +110,27 @@ class Participant:
 
     def _total_changes(self) -> int:
         return total_changes(self.connection)
+
+
+def _name(sid: str) -> str:
+    # The database's own connection counts its savepoints by itself, and MySQL keeps only one of a name.
+    return f"door_{sid}"
+
+
+def refuse_own_transaction(alias: str, *, in_testcase: bool) -> None:
+    """Raise TransactionManagementError if a database is in a transaction that does not end with the door's block."""
+    connection: Any = connections[alias]
+    if in_testcase and connection.in_atomic_block and connection.atomic_blocks[-1]._from_testcase:
+        return
+    if connection.in_atomic_block:
+        raise TransactionManagementError(
+            f"{alias!r} is inside an atomic block of its own already, which ends after sharding.atomic() and may still "
+            f"roll back. Open sharding.atomic() around it instead."
+        )
+    if not connection.get_autocommit():
+        raise TransactionManagementError(
+            f"Autocommit is off on {alias!r}, so its transaction does not end with sharding.atomic(). Turn it on."
+        )
 
 
 def roll_back_all(participants: Iterable[Participant]) -> None:
@@ -87,6 +145,21 @@ def roll_back_all(participants: Iterable[Participant]) -> None:
         raise failure
 
 
+#: Whether max_prepared_transactions is more than 0, by alias.
+_prepares: dict[str, bool] = {}
+
+
+def can_prepare(connection: Any) -> bool:
+    """Return whether a database can prepare transactions."""
+    if connection.vendor != "postgresql":
+        return False
+    if connection.alias not in _prepares:
+        with connection.cursor() as cursor:
+            cursor.execute("SHOW max_prepared_transactions")
+            _prepares[connection.alias] = int(cursor.fetchone()[0]) > 0
+    return _prepares[connection.alias]
+
+
 def is_aborted(connection: Any) -> bool:
     """Return whether a PostgreSQL transaction has failed and only a rollback can end it."""
     raw = connection.connection
@@ -95,11 +168,12 @@ def is_aborted(connection: Any) -> bool:
     return bool(raw.info.transaction_status.name == "INERROR")
 
 
-def has_transaction_id(connection: Any) -> bool:
-    """Ask PostgreSQL whether the open transaction has been given an id, which it is at its first write."""
+def transaction_id(connection: Any) -> str | None:
+    """Ask PostgreSQL for the id of the open transaction, which it is given at its first write; None without one."""
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_xact_id_if_assigned() IS NOT NULL")
-        return bool(cursor.fetchone()[0])
+        cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
+        found: str | None = cursor.fetchone()[0]
+    return found
 
 
 def total_changes(connection: Any) -> int:

@@ -20,15 +20,17 @@ def refuse_sharded_tables(
     execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
 ) -> Any:
     """
-    Execute a statement, unless it is raw SQL that names the table of a sharded model. An execute wrapper.
+    Execute a statement inside the open block, unless it is raw SQL that names a sharded table. An execute wrapper.
 
     Raises:
         RawShardedSQL: it does.
     """
     connection = context["connection"]
+    if connection.pending:
+        # The cursor is older than the block.
+        connection.begin()
     if not connection.sharded_depth and routing.native_alias() is None:
-        text = sql if isinstance(sql, str) else _text(sql, connection)
-        table = _named(text, frozenset(registry.tables()), connection.vendor)
+        table = named_table(text_of(sql, connection), frozenset(registry.tables()), connection.vendor)
         if table is not None:
             raise RawShardedSQL(
                 f"This SQL on {connection.alias!r} names {table!r}, a table of the sharded model "
@@ -40,15 +42,18 @@ def refuse_sharded_tables(
     return execute(sql, params, many, context)
 
 
-def _text(sql: Any, connection: Any) -> str:
-    """Return the text of what psycopg takes besides strings: bytes, and what psycopg.sql composes."""
+def text_of(sql: Any, connection: Any) -> str:
+    """Return the text of all that psycopg takes: strings, bytes, and what psycopg.sql composes."""
+    if isinstance(sql, str):
+        return sql
     if isinstance(sql, bytes):
         return sql.decode(errors="replace")
     return str(sql.as_string(connection.connection)) if hasattr(sql, "as_string") else repr(sql)
 
 
 @lru_cache(maxsize=4096)
-def _named(sql: str, tables: frozenset[str], vendor: str) -> str | None:
+def named_table(sql: str, tables: frozenset[str], vendor: str) -> str | None:
+    """Return the first of some tables that a statement names, or None; a marked statement names none."""
     # SQLite's names have no case, nor have PostgreSQL's when they are not quoted.
     folded = sql.lower()
     if not any(table.lower() in folded for table in tables) or CONTROL_ONLY in sql:

@@ -9,9 +9,10 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import router
+from django.db import DEFAULT_DB_ALIAS, router
 
 from sharding import conf
+from sharding.lookups import states
 
 
 class ClusterSchemaEditor:
@@ -24,6 +25,7 @@ class ClusterSchemaEditor:
     """
 
     connection: Any
+    collect_sql: bool
 
     def execute(self, sql: Any, params: Any = ()) -> None:
         # Schema statements name sharded tables on purpose.
@@ -33,6 +35,20 @@ class ClusterSchemaEditor:
     def create_model(self, model: Any) -> None:
         with self._without_missing_targets(model._meta.local_fields):
             super().create_model(model)  # type: ignore[misc]
+        self._forget_lookup(model)
+
+    def delete_model(self, model: Any, handle_autom2m: bool = True) -> None:
+        if not handle_autom2m:
+            # On SQLite a table that is altered is copied, and the old one deleted so.
+            super().delete_model(model, handle_autom2m=False)  # type: ignore[misc]
+            return
+        super().delete_model(model)  # type: ignore[misc]
+        self._forget_lookup(model)
+
+    def _forget_lookup(self, model: Any) -> None:
+        """The table of a lookup was made or dropped: whatever it held before, it has no entries now."""
+        if self.connection.alias == DEFAULT_DB_ALIAS and not self.collect_sql:
+            states.mark_empty(self.connection, model._meta.db_table)
 
     def add_field(self, model: Any, field: Any) -> None:
         with self._without_missing_targets([*model._meta.local_fields, field]):

@@ -10,13 +10,14 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS
+from django.db import DEFAULT_DB_ALIAS, DatabaseError, InterfaceError
 from django.db.transaction import TransactionManagementError
 
 from sharding import cluster_map, conf
+from sharding.backends import ending
 from sharding.backends import participants as databases
 from sharding.backends.participants import Participant
-from sharding.errors import CrossShardTransaction, PartialCommit
+from sharding.commits.compensations import Compensation
 
 #: What Django's connect() resets, although an atomic block may be open at the door before it has a connection.
 BLOCK_STATE = (
@@ -43,7 +44,10 @@ class DoorTransactions:
         self.open_savepoints: list[str] = []
         #: The atomic block is open, and the control database's own transaction is not begun yet.
         self.pending = False
-        self._commits_one_by_one = False
+        #: Whether a block of Django's own making may commit one database after the other where it must.
+        self.commits_one_by_one = False
+        #: What to call if only a part of the block commits, in the order of registration.
+        self.compensations: list[Compensation] = []
         self._changes = 0
 
     # Which databases take part
@@ -68,16 +72,34 @@ class DoorTransactions:
             return
         participant = self.participants.get(alias)
         if participant is None:
-            borrowed = door.atomic_blocks[0]._from_testcase
-            participant = Participant(alias, borrowed=borrowed, depth=len(self.open_savepoints))
+            participant = Participant(alias, borrowed=self._is_borrowed(), depth=len(self.open_savepoints))
             self.participants[alias] = participant
         if self.open_savepoints:
             participant.establish(self._shared_savepoints())
 
+    def join(self, alias: str) -> None:
+        """
+        Let any database take part in the open atomic block, with the statements that go there past the door.
+
+        Raises:
+            TransactionManagementError: its own transaction would not end with the block.
+        """
+        if alias == self.alias:
+            return
+        if alias not in self.participants:
+            databases.refuse_own_transaction(alias, in_testcase=self._is_borrowed())
+        self.enlist(alias)
+        self.participants[alias].joined = True
+
+    def _is_borrowed(self) -> bool:
+        """Return whether the transactions belong to a TestCase."""
+        door: Any = self
+        return bool(door.atomic_blocks[0]._from_testcase)
+
     def _shared_savepoints(self) -> list[str]:
         """Return the open savepoints without those of TestCase, which makes its own on every database."""
         door: Any = self
-        if not door.atomic_blocks[0]._from_testcase:
+        if not self._is_borrowed():
             return self.open_savepoints
         own = {
             sid for block, sid in zip(door.atomic_blocks[1:], door.savepoint_ids, strict=False) if block._from_testcase
@@ -107,6 +129,7 @@ class DoorTransactions:
         if opens_block:
             self.participants = {}
             self.open_savepoints = []
+            self.compensations = []
             if self._begins_late():
                 door.validate_no_atomic_block()
                 door.autocommit = False
@@ -125,7 +148,7 @@ class DoorTransactions:
         # A cluster of one behaves as Django's own backend, statement for statement.
         return known.aliases != (DEFAULT_DB_ALIAS,)
 
-    def _begin(self) -> None:
+    def begin(self) -> None:
         """Open the connection if needed, begin, and catch up with the savepoints of the block."""
         door: Any = self
         with self._keeping_block_state():
@@ -163,7 +186,7 @@ class DoorTransactions:
 
     def _cursor(self, name: str | None = None) -> Any:
         if self.pending:
-            self._begin()
+            self.begin()
         return super()._cursor(name)  # type: ignore[misc]
 
     # Savepoints
@@ -172,8 +195,12 @@ class DoorTransactions:
         if not self.pending:
             super()._savepoint(sid)  # type: ignore[misc]
         self.open_savepoints.append(sid)
+        for participant in self.participants.values():
+            if participant.joined:
+                participant.establish(self._shared_savepoints())
 
     def _savepoint_rollback(self, sid: str) -> None:
+        self.compensations = [each for each in self.compensations if sid not in each.savepoints]
         place = self.open_savepoints.index(sid) if sid in self.open_savepoints else len(self.open_savepoints)
         for alias, participant in list(self.participants.items()):
             if participant.is_undone_by(place):
@@ -196,93 +223,99 @@ class DoorTransactions:
             del self.open_savepoints[self.open_savepoints.index(sid) :]
         for participant in self.participants.values():
             participant.depth = min(participant.depth, len(self.open_savepoints))
+        self._end_in_testcase()
+
+    def _end_in_testcase(self) -> None:
+        """Let go, at the end of a block that only a TestCase's is around, of what would end with it elsewhere."""
+        door: Any = self
+        if door.atomic_blocks and all(block._from_testcase for block in door.atomic_blocks):
+            self.participants = {alias: each for alias, each in self.participants.items() if not each.joined}
+            self.compensations = []
 
     # The end of the block
 
     @contextmanager
     def committing_one_by_one(self) -> Iterator[None]:
         """
-        Let a block that Django opens itself (bulk_create, delete) commit one database after the other.
+        Let a block that Django opens itself (bulk_create, delete) commit even without two-phase commit.
 
-        Inside a block of the application it changes nothing.
+        Its databases then commit one after the other. Inside a block of the application it changes nothing.
         """
         door: Any = self
-        before = self._commits_one_by_one
-        self._commits_one_by_one = before or not door.in_atomic_block
+        before = self.commits_one_by_one
+        self.commits_one_by_one = before or not door.in_atomic_block
         try:
             yield
         finally:
-            self._commits_one_by_one = before
+            self.commits_one_by_one = before
 
     def _commit(self) -> None:
         if not self.participants:
+            self.compensations = []
             if not self.pending:
                 super()._commit()  # type: ignore[misc]
             return
-        self._refuse_broken()
-        writers = self._writers()
-        if len(writers) > 1 and not self._commits_one_by_one:
-            self._roll_back_everything()
-            raise CrossShardTransaction(
-                f"This atomic block wrote to {', '.join(writers)}, and was rolled back on all of them: commits over "
-                f"several databases are not atomic yet. Write to one database per block.",
-                aliases=writers,
-            )
-        self._commit_in_turn(writers)
+        try:
+            ending.commit(self)
+        except BaseException:
+            if self.participants:
+                self.roll_back_everything()
+            door: Any = self
+            # Django does so itself after errors of a database, but not after ours.
+            door.run_on_commit = []
+            raise
 
-    def _refuse_broken(self) -> None:
+    @contextmanager
+    def autocommit_cursor(self) -> Iterator[Any]:
+        """Yield a cursor whose statements commit by themselves, at the end of a block that sent nothing here."""
         door: Any = self
-        broken = [alias for alias, each in self.participants.items() if each.is_broken()]
-        if not self.pending and databases.is_aborted(door):
-            broken.append(self.alias)
-        if broken:
-            self._roll_back_everything()
-            raise TransactionManagementError(
-                f"A statement on {', '.join(broken)} failed inside this atomic block and its error was swallowed, so "
-                f"the whole block was rolled back. Put such a statement into an atomic() block of its own."
-            )
+        # A health check may have to open another connection.
+        with self._keeping_block_state():
+            door.ensure_connection()
+            self.pending = False
+            try:
+                with door.cursor() as cursor:
+                    yield cursor
+            finally:
+                self.pending = True
 
-    def _writers(self) -> list[str]:
-        """Return the aliases that wrote, the control database last; a single participant need not be asked."""
+    def commit_own_part(self) -> None:
+        """Commit the control database's own part of the block, if it has begun."""
+        if not self.pending:
+            super()._commit()  # type: ignore[misc]
+
+    def roll_back_own_part(self) -> None:
+        """Roll the control database's own part back; a lost connection has done so by itself."""
+        try:
+            if not self.pending:
+                super()._rollback()  # type: ignore[misc]
+        except (DatabaseError, InterfaceError):
+            self.drop_connection()
+
+    def has_lost_connection(self) -> bool:
+        return bool(self.connection is None or getattr(self.connection, "closed", False))
+
+    def has_open_transaction(self) -> bool:
+        """Return whether the control database's own part is known to be neither committed nor rolled back."""
+        raw = self.connection
+        return raw is not None and raw.info.transaction_status.name in {"INTRANS", "INERROR"}
+
+    def drop_connection(self) -> None:
+        """Forget a lost connection in the middle of the block, whose end must not open another."""
         door: Any = self
-        if self.pending and len(self.participants) == 1:
-            return list(self.participants)
-        writers = sorted(alias for alias, each in self.participants.items() if each.wrote())
-        if not self.pending and self._wrote(door):
-            writers.append(self.alias)
-        return writers
+        # A pool of connections has to be told.
+        door._close()
+        self.connection = None
+        self.pending = True
 
-    def _wrote(self, door: Any) -> bool:
+    def wrote(self) -> bool:
+        """Ask the control database whether the block changed anything there."""
+        door: Any = self
+        if self.pending:
+            return False
         if door.vendor == "sqlite":
             return databases.total_changes(door) != self._changes
-        return databases.has_transaction_id(door)
-
-    def _commit_in_turn(self, writers: list[str]) -> None:
-        """Commit the databases that wrote, then those that only read; after a failure the rest is rolled back."""
-        left = dict(self.participants)
-        order = [*writers, *(alias for alias in (*left, self.alias) if alias not in writers)]
-        committed: list[str] = []
-        self.participants = {}
-        for alias in order:
-            participant = left.pop(alias, None)
-            try:
-                if participant is not None:
-                    participant.commit()
-                elif not self.pending:
-                    super()._commit()  # type: ignore[misc]
-            except Exception as error:
-                self.participants = left
-                self._roll_back_everything()
-                done = [each for each in committed if each in writers]
-                if not done:
-                    raise
-                raise PartialCommit(
-                    f"{', '.join(done)} committed, but {alias} did not ({type(error).__name__}): the write is only "
-                    f"partly done. Repeat the part of {alias}, which was rolled back.",
-                    committed=done,
-                    failed={alias: error},
-                ) from error
-            committed.append(alias)
+        return databases.transaction_id(door) is not None
 
     def _rollback(self) -> None:
         left, self.participants = self.participants, {}
@@ -292,17 +325,16 @@ class DoorTransactions:
             if not self.pending:
                 super()._rollback()  # type: ignore[misc]
 
-    def _roll_back_everything(self) -> None:
+    def roll_back_everything(self) -> None:
         self._rollback()
         door: Any = self
         door.run_on_commit = []
+        self.compensations = []
 
     def close(self) -> None:
         if self.pending:
             # Nothing was sent to the control database yet, so the block on the shards goes on without it.
-            raw, self.connection = self.connection, None
-            if raw is not None:
-                raw.close()
+            self.drop_connection()
             return
         left, self.participants = self.participants, {}
         try:

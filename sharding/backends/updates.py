@@ -11,9 +11,8 @@ from django.db.models import Case, Model
 from django.db.models.expressions import Col, Value, When
 from django.db.models.lookups import Exact
 from django.db.models.sql import Query
-from django.db.models.sql.where import AND, WhereNode
 
-from sharding import registry
+from sharding import registry, routing
 from sharding.errors import BucketMismatch, ShardKeyChanged
 from sharding.registry import Entry
 from sharding.routing import Buckets
@@ -49,7 +48,7 @@ def _verify_key(query: Query, entry: Entry, value: Any) -> None:
     plain = _plain(entry.key_field, value)
     if plain is not None and not hasattr(plain, "resolve_expression"):
         prepared = entry.prepare_key(plain)
-        if any(_names(child, entry, prepared) for child in _anded(query.where)):
+        if any(_names(child, entry, prepared) for child in routing.anded(query.where)):
             return
     raise ShardKeyChanged(
         f"This update would set {entry.label}.{entry.key} to {value!r}, and a stored row's shard key never changes. "
@@ -70,16 +69,6 @@ def _names(node: Any, entry: Entry, prepared: Any) -> bool:
         and not hasattr(node.rhs, "resolve_expression")
         and bool(node.rhs == prepared)
     )
-
-
-def _anded(where: WhereNode) -> Iterator[Any]:
-    if where.negated or (where.connector != AND and len(where.children) > 1):
-        return
-    for child in where.children:
-        if isinstance(child, WhereNode):
-            yield from _anded(child)
-        else:
-            yield child
 
 
 def _bucket(entry: Entry, buckets: Buckets, value: Any) -> int:

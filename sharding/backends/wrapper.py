@@ -12,8 +12,13 @@ from django.db import DEFAULT_DB_ALIAS, connections
 
 from sharding import conf, routing
 from sharding.backends.compilers import DoorCompiler, ShardCompiler
+from sharding.backends.conflicts import TellingConflicts
+from sharding.backends.coordinator import Coordinator
+from sharding.backends.lock_timeouts import BoundedBlocks
+from sharding.backends.raw_reference_sql import refuse_missing_copies, refuse_writes
 from sharding.backends.raw_sql import CONTROL_ONLY, refuse_sharded_tables
 from sharding.backends.transactions import DoorTransactions
+from sharding.commits import background, waiting
 
 
 class ClusterOperations:
@@ -53,18 +58,32 @@ class ClusterOperations:
             super().execute_sql_flush(sql_list)  # type: ignore[misc]
 
 
-class ClusterWrapper(DoorTransactions):
+class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
     """Mixin of DatabaseWrapper."""
 
     execute_wrappers: list[Any]
+    vendor: str
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
         #: More than 0 while a statement over sharded tables is compiled or executed on purpose.
         self.sharded_depth = 0
         self.is_door = alias == DEFAULT_DB_ALIAS
+        #: Of a shard's wrapper, ask its door's.
+        self.coordinator = Coordinator()
+        #: Whether prepared transactions of ours may stand in its way.
+        self.is_prepared_here = not self.is_door and self.vendor == "postgresql" and alias in conf.current().shards
         if self.is_door:
-            self.execute_wrappers.append(refuse_sharded_tables)
+            self.execute_wrappers += [refuse_sharded_tables, refuse_writes]
+        elif alias in conf.current().shards:
+            self.execute_wrappers.append(refuse_missing_copies)
+        if self.is_prepared_here:
+            self.execute_wrappers.append(waiting.note)
+
+    def connect(self) -> None:
+        super().connect()
+        if self.is_prepared_here:
+            background.begin()
 
     @property
     def door(self) -> Any:
@@ -97,6 +116,8 @@ class ClusterCreation:
     connection: Any
 
     def create_test_db(self, *args: Any, **kwargs: Any) -> str:
+        # A connection of its threads would be in the way of dropping the database.
+        background.allowed = False
         name: str = super().create_test_db(*args, **kwargs)  # type: ignore[misc]
         from sharding.testing.cluster import initialise_test_database
 

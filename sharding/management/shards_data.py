@@ -6,10 +6,12 @@ from typing import Any
 
 from sharding.bucket_map import Imbalance
 from sharding.operations.audit import Finding
-from sharding.operations.audit_report import Report
+from sharding.operations.audit_report import EXAMPLES, Report
 from sharding.operations.explanation import Explanation
 from sharding.operations.first_map import Completed, FirstMap
+from sharding.operations.reference_audit import examples
 from sharding.operations.status import Status
+from sharding.reference_sync import Drift
 
 
 def first_map_data(first: FirstMap, *, written: bool, adopted: bool) -> dict[str, Any]:
@@ -25,7 +27,12 @@ def first_map_data(first: FirstMap, *, written: bool, adopted: bool) -> dict[str
 
 
 def completed_data(done: Completed) -> dict[str, Any]:
-    return {"written": False, "numbered": list(done.numbered), "identified": list(done.identified)}
+    return {
+        "written": False,
+        "numbered": list(done.numbered),
+        "identified": list(done.identified),
+        "copied": list(done.copied),
+    }
 
 
 def status_data(found: Status) -> dict[str, Any]:
@@ -47,6 +54,8 @@ def status_data(found: Status) -> dict[str, Any]:
                 "bytes": each.size,
                 "epoch": each.epoch,
                 "identified": each.identified,
+                "in_doubt": each.in_doubt,
+                "oldest_in_doubt": each.oldest_in_doubt,
                 "problems": list(each.problems),
             }
             for each in found.databases
@@ -88,6 +97,21 @@ def audit_data(report: Report) -> dict[str, Any]:
             }
             for (model, alias, kind), tally in report.tallies.items()
         ],
+        "copies": report.copies,
+        "drifts": [_drift(each) for each in report.drifts],
+    }
+
+
+def _drift(drift: Drift) -> dict[str, Any]:
+    return {
+        "model": drift.model,
+        "database": drift.alias,
+        "missing": len(drift.missing),
+        "differing": len(drift.differing),
+        "surplus": len(drift.surplus),
+        "repaired": drift.repaired,
+        "referred_to": {label: len(keys) for label, keys in drift.referred_to.items()},
+        "examples": examples(drift, EXAMPLES),
     }
 
 

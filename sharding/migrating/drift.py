@@ -8,8 +8,9 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections, router
+from django.db.models import Model
 
-from sharding import conf, registry
+from sharding import conf, reference_models, registry
 from sharding.control import ShardIdentity
 from sharding.direct_connection import direct_connection
 from sharding.errors import PooledConnection, ShardsUnavailable
@@ -23,7 +24,7 @@ READERS = {"postgresql": postgresql_schema.read, "sqlite": sqlite_schema.read}
 
 def schema_drift(shards: Sequence[str] | None = None) -> list[Difference]:
     """
-    Return what the sharded tables of the shards (all by default) have otherwise than those of the control database.
+    Return what the tables of the shards (all by default) have otherwise than those of the control database.
 
     Columns, types, NULL, defaults, indexes and constraints are compared, and so are the toolkit's own table and
     sequence on each shard; the order of columns and made-up names are not.
@@ -60,11 +61,15 @@ def _read(alias: str) -> Schema | Exception:
 
 def _tables(alias: str) -> list[str]:
     """Return the tables that the control database and the shards have in common."""
-    sharded = [model for model in registry.models() if router.allow_migrate_model(alias, model)]
-    return sorted({ShardIdentity._meta.db_table, *(model._meta.db_table for model in sharded)})
+    shared = [model for model in _models() if router.allow_migrate_model(alias, model)]
+    return sorted({ShardIdentity._meta.db_table, *(model._meta.db_table for model in shared)})
+
+
+def _models() -> list[type[Model]]:
+    return [*registry.models(), *reference_models.models()]
 
 
 def _written_names() -> set[str]:
     """Return the names of indexes and constraints that stand in a model, by which later migrations find them."""
-    options = [model._meta for model in registry.models()]
+    options = [model._meta for model in _models()]
     return {each.name for option in options for each in (*option.indexes, *option.constraints)}

@@ -1,5 +1,6 @@
 """
-Tables that a shard lacks because their model was global when the shard was migrated, and has become sharded since.
+Tables that a shard lacks because their model was global when the shard was migrated, and has become sharded, or a
+reference model, since.
 
 Django records a migration as applied also where the router left its tables out, so no migration makes them later.
 """
@@ -11,12 +12,15 @@ from typing import Any
 from django.db import router
 from django.db.migrations.loader import MigrationLoader
 
-from sharding import conf
+from sharding import conf, reference_models, reference_sync
 
 
 def create_missing_tables(connection: Any) -> list[str]:
     """
-    Create, empty and as the applied migrations left them, the sharded tables that this shard lacks.
+    Create, as the applied migrations left them, the tables that this shard lacks.
+
+    Sharded ones are empty, and reference tables have the control database's rows: a later migration may add a foreign
+    key with a constraint to them.
 
     Returns:
         The names of the created tables, in the order of creation.
@@ -36,7 +40,16 @@ def create_missing_tables(connection: Any) -> list[str]:
         with connection.schema_editor() as editor:
             for model in missing:
                 editor.create_model(model)
+                for table in _with_links(model):
+                    if reference_models.is_reference(table):
+                        reference_sync.fill(connection, table)
     return [model._meta.db_table for model in missing]
+
+
+def _with_links(model: Any) -> list[Any]:
+    """Return a model and the many-to-many tables that are created with it."""
+    links = [field.remote_field.through for field in model._meta.local_many_to_many]
+    return [model, *(link for link in links if link._meta.auto_created)]
 
 
 def _may_lack(alias: str, model: Any, existing: set[str]) -> bool:

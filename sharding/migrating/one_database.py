@@ -17,7 +17,7 @@ from django.core.management import call_command
 from django.core.management.commands import migrate
 from django.db import OperationalError, connections
 
-from sharding import routing
+from sharding import reference_sync, routing
 from sharding.direct_connection import direct_connection, is_locked_out
 from sharding.errors import MigrationFailed
 from sharding.migrating.missing_tables import create_missing_tables
@@ -77,7 +77,8 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
             routing.native(alias),
         ):
             for table in create_missing_tables(connection):
-                reporter.say(alias, f"created {table}, whose model has become sharded")
+                reporter.say(alias, f"created {table}, whose model is kept on shards now")
+            reference_sync.reset_sequences(connection)
             _Repeated(connection, target, patience, reporter, outcome).run()
     except Exception as error:
         outcome.error = error

@@ -6,9 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from sharding.errors import MigrationFailed
+from sharding.migrating.copies import copy_reference_rows
 from sharding.migrating.databases import Databases
 from sharding.migrating.one_database import Outcome, Patience, migrate_database
 from sharding.migrating.order import stages
@@ -26,11 +27,13 @@ class Result:
     outcomes: Mapping[str, Outcome]
     unreachable: Mapping[str, Exception]
     not_started: tuple[str, ...]
+    #: Shards that were migrated, but could not be given the rows of reference models, and why.
+    not_copied: Mapping[str, Exception] = field(default_factory=dict)
 
     @property
     def failures(self) -> dict[str, Exception]:
         failed = {alias: outcome.error for alias, outcome in self.outcomes.items() if outcome.error is not None}
-        return {**failed, **self.unreachable}
+        return {**failed, **self.unreachable, **self.not_copied}
 
     def require_success(self) -> None:
         """
@@ -48,6 +51,8 @@ class Result:
     def _line(self, alias: str, error: Exception) -> str:
         if alias in self.unreachable:
             return f"{alias} was not migrated, it cannot be reached: {reason(error)}"
+        if alias in self.not_copied:
+            return f"{alias} was migrated, but not given the rows of reference models: {reason(error)}"
         where = self.outcomes[alias].failed
         return f"{alias} was not migrated{f', {where} failed' if where else ''}: {reason(error)}"
 
@@ -63,8 +68,10 @@ def migrate_all(found: Databases, target: Target, patience: Patience, *, paralle
         for stage in stages(found, answers):
             outcomes.update(_migrated(stage, target, patience, parallel, reporter))
             if any(outcomes[alias].error for alias in stage):
-                break
-    return Result(outcomes, unreachable, _not_started(answers, outcomes))
+                return Result(outcomes, unreachable, _not_started(answers, outcomes))
+    reached = [] if unreachable.keys() & found.control else [each for each in found.shards if each not in unreachable]
+    not_copied = copy_reference_rows(reached, patience, reporter)
+    return Result(outcomes, unreachable, _not_started(answers, outcomes), not_copied)
 
 
 def _migrated(

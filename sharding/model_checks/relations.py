@@ -11,6 +11,7 @@ from typing import Any
 from django.core.checks import CheckMessage
 from django.db.models import ForeignKey, Model
 
+from sharding import reference_models
 from sharding.model_checks.subjects import AppConfigs, finding, is_sharded, models, named, sharded_models
 
 
@@ -69,6 +70,9 @@ def _of_references(model: type[Model]) -> Iterator[CheckMessage]:
             continue
         target = field.remote_field.model
         if isinstance(target, str) or is_sharded(model) == is_sharded(target):
+            continue
+        if reference_models.is_reference(model) or reference_models.is_reference(target):
+            # Their tables are on every shard; what they refer to themselves is checked with them.
             continue
         kinds = ("sharded", "global") if is_sharded(model) else ("global", "sharded")
         yield finding(

@@ -70,7 +70,8 @@ def _not_enforced(entry: Entry, what: str, obj: Any) -> CheckMessage:
         "025",
         f"{what}, without the shard key {entry.key!r}: two shards may hold the same values.",
         hint=f"Make it unique together with {entry.key!r}, for example by "
-        f"UniqueConstraint(fields=[{entry.key!r}, …], name=…).",
+        f"UniqueConstraint(fields=[{entry.key!r}, …], name=…), or give {entry.model._meta.object_name} a unique "
+        f"LookupIndex of the same fields.",
         obj=obj,
     )
 
@@ -81,10 +82,13 @@ def _constraint_settles(constraint: UniqueConstraint, entry: Entry) -> bool:
 
 
 def _settles(names: Any, entry: Entry, *, nulls_distinct: bool = True) -> bool:
-    """Return whether equal values of these fields are certain to lie in one bucket."""
+    """Return whether equal values of these fields are certain to lie in one bucket, or a lookup keeps them unique."""
     fields: list[Any] = [entry.model._meta.get_field(name) for name in names if name != "pk"]
-    return "pk" in names or any(
-        field.attname in entry.columns and (nulls_distinct or not field.null) for field in fields
+    settled = {field.attname for field in fields if nulls_distinct or not field.null}
+    return (
+        "pk" in names
+        or not settled.isdisjoint(entry.columns)
+        or any(lookup.unique and settled.issuperset(lookup.attnames) for lookup in entry.lookups)
     )
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 from django.apps import apps
 
-from sharding import registry, routing
+from sharding import reference_models, registry, routing
 from sharding.bucket_map import BucketMap
 from sharding.operations import places
 from sharding.registry import BUCKET_COLUMN, Entry
@@ -128,8 +128,10 @@ def tables(labels: Sequence[str], alias: str) -> list[Entry]:
 
     Raises:
         LookupError: a label names no model.
-        NotSharded: a label names a model that is not sharded.
+        NotSharded: a label names a model that is neither sharded nor a reference model.
     """
     for label in labels:
-        registry.get(apps.get_model(label))
+        model = apps.get_model(label)
+        if not reference_models.is_reference(model):
+            registry.get(model)
     return places.present(alias, places.entries(labels))

@@ -9,10 +9,12 @@ from dataclasses import dataclass, field
 
 from django.db import Error
 
-from sharding import cluster_map
+from sharding import cluster_map, conf
 from sharding.operations import places
 from sharding.operations.audit import Finding, Kind, Step, audit, tables
+from sharding.operations.reference_audit import audit_copies
 from sharding.operations.status import measured, patiently, reason
+from sharding.reference_sync import Drift
 
 EXAMPLES = 5
 
@@ -34,6 +36,9 @@ class Report:
     rows: int = 0
     tables: int = 0
     tallies: dict[tuple[str, str, Kind], Tally] = field(default_factory=dict)
+    #: Copies of reference tables that were compared, and those of them that differ.
+    copies: int = 0
+    drifts: list[Drift] = field(default_factory=list)
     #: Databases that did not answer, and why.
     unreachable: dict[str, str] = field(default_factory=dict)
 
@@ -44,7 +49,9 @@ class Report:
     @property
     def wrong(self) -> int:
         """How many findings are left."""
-        return sum(tally.rows for tally in self.tallies.values()) - self.repaired
+        return (
+            sum(tally.rows for tally in self.tallies.values()) - self.repaired + sum(each.wrong for each in self.drifts)
+        )
 
     @property
     def sound(self) -> bool:
@@ -60,16 +67,24 @@ class Report:
         if step.repaired:
             self.tallies[step.model, step.alias, Kind.BUCKET].repaired += step.repaired
 
+    def compared(self, drifts: Sequence[Drift]) -> None:
+        self.copies += len(drifts)
+        self.drifts += [each for each in drifts if each.wrong or each.repaired]
+
 
 def audit_all(
-    labels: Sequence[str] = (), *, repair: bool = False, on_step: Callable[[Step], None] = lambda step: None
+    labels: Sequence[str] = (),
+    *,
+    repair: bool = False,
+    repair_reference: bool = False,
+    on_step: Callable[[Step], None] = lambda step: None,
 ) -> Report:
     """
-    Audit the sharded models, or those with these labels, on every database of the cluster.
+    Audit the sharded and reference models, or those with these labels, on every database of the cluster.
 
     Raises:
         MapMissing, MapConflict: there is no map to compare with.
-        LookupError, NotSharded: a label names no sharded model.
+        LookupError, NotSharded: a label names no sharded or reference model.
     """
     bucket_map = cluster_map.refresh()
     report = Report(bucket_map.epoch)
@@ -81,6 +96,8 @@ def audit_all(
                     for step in audit(entry, alias, bucket_map, repair=repair):
                         report.add(step)
                         on_step(step)
+                if alias in conf.current().shards:
+                    report.compared(audit_copies(labels, alias, repair=repair_reference))
         except Error as error:
             report.unreachable[alias] = reason(error)
     return report

@@ -13,22 +13,25 @@ from sharding.operations.audit import MEANING, Finding, Kind
 from sharding.operations.audit_report import Report
 from sharding.operations.explanation import Explanation
 from sharding.operations.first_map import Completed, FirstMap
+from sharding.operations.reference_audit import examples
 from sharding.operations.status import DatabaseStatus, Status
 
 NOTHING = "-"
 #: Examples of each thing that is wrong.
 SHOWN = 3
+#: Columns of numbers.
+DRIFTS = ("missing", "differing", "surplus")
 #: Buckets named one by one.
 NAMED = 12
 
 
 def show_first_map(first: FirstMap, console: Console) -> None:
-    table = _table("database", "buckets", "share")
+    shown = table("database", "buckets", "share")
     total = len(first.owners)
     for alias, count in first.counts.items():
-        table.add_row(alias, f"{count:,}", f"{count / total:.1%}")
+        shown.add_row(alias, f"{count:,}", f"{count / total:.1%}")
     console.print(f"Bucket map ({first.rule}):\n")
-    console.print(table)
+    console.print(shown)
     console.print(f"\nImbalance: {first.imbalance}")
     for warning in first.warnings:
         console.print(f"Warning: {warning}", soft_wrap=False)
@@ -39,6 +42,8 @@ def show_completed(done: Completed, console: Console) -> None:
         console.print(f"Made known: {', '.join(done.numbered)}.")
     if done.identified:
         console.print(f"Wrote its identity into {', '.join(done.identified)}.")
+    if done.copied:
+        console.print(f"Copied the rows of reference models to {', '.join(done.copied)}.")
     console.print("The bucket map is as it was. Move buckets with `manage.py rebalance`.")
 
 
@@ -47,10 +52,10 @@ def show_status(found: Status, console: Console) -> None:
     epoch = NOTHING if found.epoch is None else found.epoch
     console.print(f"{name}\nepoch {epoch}, {found.buckets} buckets, hash {found.hash}\n")
     rows = "rows" if found.exact else "rows (est.)"
-    table = _table("database", "server", "buckets", rows, "size", "epoch", "identity")
+    shown = table("database", "server", "buckets", rows, "size", "epoch", "identity")
     for each in found.databases:
-        table.add_row(*_cells(each))
-    console.print(table)
+        shown.add_row(*_cells(each))
+    console.print(shown)
     if found.imbalance is not None:
         console.print(f"\nImbalance: {found.imbalance}")
     unknown = [each.alias for each in found.databases if each.up and each.rows is None]
@@ -85,21 +90,45 @@ def show_audit(report: Report, console: Console) -> None:
     console.print(f"{report.rows:,} rows of {report.tables} tables, compared with epoch {report.epoch} of the map.")
     for alias, reason in report.unreachable.items():
         console.print(f"{alias} does not answer: {reason}")
-    if not report.tallies:
+    if report.copies:
+        console.print(f"{report.copies} copies of reference tables, compared with the control database's rows.")
+    if not report.tallies and not report.drifts:
         if not report.unreachable:
             console.print("Every row is where it belongs.")
         return
-    table = _table("model", "database", "rows", "what is wrong", right=("rows",))
+    if report.tallies:
+        _show_tallies(report, console)
+    if report.drifts:
+        _show_drifts(report, console)
+
+
+def _show_tallies(report: Report, console: Console) -> None:
+    shown = table("model", "database", "rows", "what is wrong", right=("rows",))
     for (model, alias, kind), tally in report.tallies.items():
-        table.add_row(model, alias, f"{tally.rows:,}", MEANING[kind])
+        shown.add_row(model, alias, f"{tally.rows:,}", MEANING[kind])
     console.print()
-    console.print(table)
+    console.print(shown)
     console.print("\nFor example:")
     for tally in report.tallies.values():
         for example in tally.examples[:SHOWN]:
             console.print(Padding(_example(example), (0, 0, 0, 2), expand=False))
     if report.repaired:
         console.print(f"\nStored buckets put right: {report.repaired:,}.")
+
+
+def _show_drifts(report: Report, console: Console) -> None:
+    shown = table("model", "shard", "missing", "differing", "surplus", "for example", right=DRIFTS)
+    for each in report.drifts:
+        counts = (f"{len(rows):,}" for rows in (each.missing, each.differing, each.surplus))
+        shown.add_row(each.model, each.alias, *counts, ", ".join(examples(each, SHOWN)))
+    console.print()
+    console.print(shown)
+    repaired = sum(each.repaired for each in report.drifts)
+    if repaired:
+        console.print(f"\nReference rows put right: {repaired:,}.")
+    for each in report.drifts:
+        for label, keys in each.referred_to.items():
+            console.print(f"Left on {each.alias}: {len(keys):,} surplus rows of {each.model}, to which {label} refers.")
 
 
 def size(count: int | None) -> str:
@@ -114,12 +143,13 @@ def size(count: int | None) -> str:
     return f"{value:.0f} {unit}" if unit == "B" or value >= 10 else f"{value:.1f} {unit}"
 
 
-def _table(*columns: str, right: tuple[str, ...] | None = None) -> Table:
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
+def table(*columns: str, right: tuple[str, ...] | None = None) -> Table:
+    """Return an empty table; ``right`` names the columns that hold numbers."""
+    made = Table(box=box.SIMPLE_HEAD, pad_edge=False, show_edge=False)
     numbers = right or ("buckets", "share", "rows", "rows (est.)", "size", "epoch")
     for column in columns:
-        table.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
-    return table
+        made.add_column(column, justify="right" if column in numbers else "left", overflow="fold")
+    return made
 
 
 def _cells(each: DatabaseStatus) -> tuple[str, ...]:

@@ -9,11 +9,14 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from django.core.exceptions import EmptyResultSet
+from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import Model, QuerySet
 
 from sharding import cluster_map, locality, registry, routing
+from sharding.backends import lookup_reads
 from sharding.backends.compilers import native_class, unbounded
 from sharding.errors import ShardingError
+from sharding.lookups import matching, states
 from sharding.registry import Entry
 
 ONE_SHARD = "one shard"
@@ -75,10 +78,11 @@ def explain(model: type[Model], filters: Mapping[str, Any], order_by: tuple[str,
     """
     entry = registry.get(model)
     queryset = model._default_manager.filter(**filters).order_by(*order_by)
-    buckets = routing.buckets_of(queryset.query)
+    proof = _proof(queryset)
+    buckets = proof.buckets
     bucket_map = cluster_map.current()
     shards = bucket_map.aliases if buckets is None else bucket_map.owners_of(buckets)
-    tier, why, refusal = _decided(entry, queryset, buckets, shards)
+    tier, why, refusal = _decided(entry, queryset, proof, shards)
     return Explanation(
         model=entry.label,
         filters=dict(filters),
@@ -92,22 +96,45 @@ def explain(model: type[Model], filters: Mapping[str, Any], order_by: tuple[str,
     )
 
 
+@dataclass(frozen=True, slots=True)
+class _Proof:
+    """What is known of a query's buckets, and from where."""
+
+    buckets: routing.Buckets
+    source: str = "The filters prove"
+    nothing: str = "The filters match no row, so no database is asked."
+    #: The query names one bucket at most, whatever is stored.
+    single: bool = True
+
+
+def _proof(queryset: QuerySet[Any]) -> _Proof:
+    """Return what the filters prove; a lookup that they name is asked where its rows are today."""
+    buckets = routing.buckets_of(queryset.query)
+    match = matching.match(queryset.query) if buckets is None else None
+    if match is None or not states.is_built(match.lookup.name):
+        return _Proof(buckets)
+    found = lookup_reads.buckets(match, connections[DEFAULT_DB_ALIAS])
+    name = f"The lookup {match.lookup.name}"
+    return _Proof(found, f"{name} names", f"{name} has no such entry, so no shard is asked.", match.single)
+
+
 def _decided(
-    entry: Entry, queryset: QuerySet[Any], buckets: routing.Buckets, shards: tuple[str, ...]
+    entry: Entry, queryset: QuerySet[Any], known: _Proof, shards: tuple[str, ...]
 ) -> tuple[str | None, str, str | None]:
     """Return the tier, why it is that one, and why the query as it stands is refused."""
+    buckets = known.buckets
     try:
         locality.check(queryset.query, entry, buckets)
     except ShardingError as error:
         return None, "The query reads more than rows of its own buckets.", str(error)
     if buckets is not None and not buckets:
-        return NO_SHARD, "The filters match no row, so no database is asked.", None
-    if buckets is not None and len(buckets) == 1:
-        return ONE_SHARD, f"The filters prove bucket {min(buckets)}, which {shards[0]!r} owns.", None
+        return NO_SHARD, known.nothing, None
+    if known.single and buckets is not None and len(buckets) == 1:
+        return ONE_SHARD, f"{known.source} bucket {min(buckets)}, which {shards[0]!r} owns.", None
     if buckets is None:
         proof, refusal = f"The filters do not limit {entry.key}", str(unbounded(entry))
     else:
-        proof, refusal = f"The filters prove {len(buckets)} buckets", None
+        proof, refusal = f"{known.source} {len(buckets)} {'bucket' if len(buckets) == 1 else 'buckets'}", None
     planned = None if _planner is None else _planner(_opted_in(queryset))
     if planned is None:
         missing = "Add 'aggregator' to INSTALLED_APPS."

@@ -6,13 +6,13 @@ Run again, it leaves the map alone and makes shards known that were declared sin
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
 
-from sharding import cluster_map, conf, initialisation, placement, stored_cluster
+from sharding import cluster_map, conf, initialisation, placement, reference_models, reference_sync, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
 from sharding.errors import MapConflict, MapOutdated, ShardsUnavailable, UnknownShard
 from sharding.operations import misplacement, places
@@ -58,6 +58,8 @@ class Completed:
 
     numbered: tuple[str, ...]
     identified: tuple[str, ...]
+    #: Shards that were given the rows of reference models.
+    copied: tuple[str, ...] = ()
 
 
 def proposed(wish: Wish) -> FirstMap:
@@ -151,14 +153,16 @@ def refuse_misplaced(first: FirstMap) -> list[str]:
 
 
 def write(first: FirstMap) -> None:
-    """Store the map as epoch 1, number the shards, and write its identity into every database."""
+    """Store the map as epoch 1, number the shards, and give every database its identity and the reference rows."""
     initialisation.initialise(first.owners)
     initialisation.identify_all()
+    _copy_reference_rows(conf.current().shards)
 
 
 def complete() -> Completed:
     """
-    Number and identify the shards that were declared since the cluster was initialised.
+    Number and identify the shards that were declared since the cluster was initialised, and give the rows of reference
+    models to those that lack them.
 
     Raises:
         MapConflict: nothing is missing; or a database is another shard than its alias says.
@@ -180,13 +184,21 @@ def complete() -> Completed:
             raise MapOutdated(f"{message} Restore the newest map of the control database.", alias=alias)
         if message is not None:
             raise MapConflict(f"{message} Correct the URL of {alias!r}.")
-    if not numbered and not silent:
+    behind = tuple(reference_sync.shards_behind())
+    if not numbered and not silent and not behind:
         raise MapConflict("This cluster is initialised already. Buckets move with `manage.py rebalance`.")
     initialisation.number_shards()
     for alias in silent:
         initialisation.identify(alias)
+    _copy_reference_rows(behind)
     cluster_map.refresh()
-    return Completed(numbered, tuple(silent))
+    return Completed(numbered, tuple(silent), behind)
+
+
+def _copy_reference_rows(aliases: Sequence[str]) -> None:
+    if reference_models.tables():
+        for alias in aliases:
+            reference_sync.bring_up_to_date(alias)
 
 
 def _require_known(alias: str) -> None:

@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
-from sharding import conf, routing, stored_cluster
+from sharding import conf, reference_copies, routing, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
+from sharding.commits.resolver import InDoubt, in_doubt
 from sharding.operations import places
 from sharding.registry import Entry
 from sharding.stored_cluster import StoredCluster
@@ -41,6 +42,9 @@ class DatabaseStatus:
     #: Rows and bytes of all sharded tables; None where nobody knows.
     rows: int | None = None
     size: int | None = None
+    #: Prepared transactions of ours, and the age in seconds of the oldest.
+    in_doubt: int = 0
+    oldest_in_doubt: float | None = None
     problems: tuple[str, ...] = ()
 
 
@@ -144,6 +148,15 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
     missing = [entry.label for entry in models if entry not in there]
     if missing:
         problems.append(f"It has no table of {', '.join(missing)}. Run `manage.py migrate_all`.")
+    behind = reference_copies.missing(alias) if stored is not None and alias in conf.current().shards else []
+    if behind:
+        problems.append(f"It was not given the rows of {', '.join(behind)}. Run `manage.py migrate_all`.")
+    waiting = _in_doubt(alias, stored)
+    if waiting and waiting[0].age >= conf.current().recover_after:
+        problems.append(
+            f"Transactions in doubt: {len(waiting)}, the oldest for {waiting[0].age:,.0f} s. "
+            f"Run `manage.py shards recover`."
+        )
     rows: int | None = 0
     size: int | None = 0
     for entry in there:
@@ -157,8 +170,17 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
         identified=None if found is None else contradiction is None,
         rows=rows,
         size=size,
+        in_doubt=len(waiting),
+        oldest_in_doubt=waiting[0].age if waiting else None,
         problems=tuple(problems),
     )
+
+
+def _in_doubt(alias: str, stored: StoredCluster | None) -> list[InDoubt]:
+    if stored is None or not places.is_postgresql(alias):
+        return []
+    with connections[alias].cursor() as cursor:
+        return in_doubt(cursor, alias, stored.uuid)
 
 
 def measured(alias: str, entry: Entry, exact: bool = False) -> tuple[int | None, int | None]:

@@ -9,13 +9,17 @@ from contextlib import contextmanager
 
 from django.db import DEFAULT_DB_ALIAS, transaction
 
-from sharding import cluster_map, conf, placement
+from sharding import cluster_map, conf, placement, reference_sync, registry
 from sharding.control import BucketOwner, Cluster
 from sharding.initialisation import identify, initialise
+from sharding.lookups import states
 
 
 def initialise_test_database(alias: str) -> None:
     """Write the map into a fresh test database of `default`, dealt evenly, and the identity into each shard's."""
+    if alias == DEFAULT_DB_ALIAS:
+        # No table has a row yet.
+        states.mark_built([lookup.name for entry in registry.entries() for lookup in entry.lookups])
     settings = conf.current()
     if not settings.shards or alias not in (DEFAULT_DB_ALIAS, *settings.shards):
         return
@@ -23,6 +27,8 @@ def initialise_test_database(alias: str) -> None:
         proposal = placement.propose("even", settings.shards, settings.buckets, weights=settings.weights)
         initialise(proposal.owners)
     identify(alias)
+    if alias != DEFAULT_DB_ALIAS:
+        reference_sync.bring_up_to_date(alias)
 
 
 @contextmanager

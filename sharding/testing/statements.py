@@ -17,7 +17,11 @@ from sharding.backends import hook
 from sharding.backends.hook import FanOutRequest
 
 #: How statements begin that only open, close or mark a transaction.
-TRANSACTION_CONTROL = ("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE ", "SET CONSTRAINTS", "PREPARE TRANSACTION")
+TRANSACTION_CONTROL = (
+    *("BEGIN", "COMMIT", "ROLLBACK", "SAVEPOINT", "RELEASE ", "SET CONSTRAINTS", "PREPARE TRANSACTION"),
+    # The question at the end of a block who wrote, and the decision of one over several databases.
+    *("SELECT pg_current_xact_id_if_assigned()", "INSERT INTO sharding_decision", "DELETE FROM sharding_decision"),
+)
 
 
 class Statements(Mapping[str, list[str]]):

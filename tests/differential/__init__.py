@@ -5,5 +5,6 @@ data        the rows, the same on both sides
 conditions  WHERE clauses
 programs    what is asked or written, as plain values
 execution   runs a program on one side
+blocks      programs that commit, and roll back, over several databases
 tally       what the programs of a run covered
 """

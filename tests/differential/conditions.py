@@ -12,8 +12,8 @@ from typing import Any
 from django.db.models import Exists, F, OuterRef, Q
 from hypothesis import strategies as st
 
-from tests.differential.data import LABELS, NAMES, PRODUCTS, STATUSES, TENANTS
-from tests.shop.models import Customer, Line
+from tests.differential.data import COUNTRIES, LABELS, NAMES, PRODUCTS, STATUSES, TENANTS
+from tests.shop.models import Country, Customer, Line, Order
 
 
 @dataclass(frozen=True)
@@ -25,6 +25,10 @@ class Leaf:
     def q(self) -> Q:
         if self.lookup == "SUBQUERY":
             return Q(customer__in=Customer.objects.filter(name=self.value))
+        if self.lookup == "COUNTRIES":
+            return Q(customer__country__in=Country.objects.filter(currency__digits__lte=self.value))
+        if self.lookup == "FOREIGN":
+            return Q(status__in=Order.objects.filter(tenant_id=self.value).values("status"))
         if self.lookup == "EXISTS":
             return Q(Exists(Line.objects.filter(order_id=OuterRef("pk"), amount__gte=self.value)))
         return Q(**{self.lookup: F(self.value[2:]) if str(self.value).startswith("F:") else self.value})
@@ -66,6 +70,7 @@ _totals = st.sampled_from([Decimal(0), Decimal("2.50"), Decimal("5"), Decimal("9
 leaves = st.one_of(
     _leaf("compare", "status", st.sampled_from(STATUSES)),
     _leaf("in", "status__in", st.lists(st.sampled_from(STATUSES), max_size=3)),
+    _leaf("in", "quantity__in", st.lists(_amounts, max_size=3)),
     _leaf("compare", "quantity__gte", _amounts),
     _leaf("compare", "quantity__lt", _amounts),
     _leaf("null", "quantity__isnull", st.booleans()),
@@ -88,13 +93,24 @@ leaves = st.one_of(
     _leaf("join to many", "lines__amount__gte", _amounts),
     _leaf("join to many", "lines__product", st.sampled_from(PRODUCTS)),
     _leaf("many to many", "tags__label", st.sampled_from(LABELS)),
+    _leaf("many to many", "tags__label__gt", st.sampled_from(LABELS)),
+    _leaf("many to many", "tags__label__lte", st.sampled_from(LABELS)),
     _leaf("key", "tenant_id", _tenants),
     _leaf("key", "tenant_id", _tenants),
     _leaf("keys", "tenant_id__in", st.lists(_tenants, min_size=1, max_size=4)),
     _leaf("keys", "tenant_id__in", st.lists(_tenants, min_size=3, max_size=6)),
     _leaf("exists", "EXISTS", _amounts),
     _leaf("exists", "EXISTS", _amounts),
+    _leaf("reference", "customer__country__code", st.sampled_from(COUNTRIES)),
+    _leaf("reference", "customer__country__currency__digits__gte", _amounts),
+    _leaf("reference", "customer__country__currency__isnull", st.booleans()),
+    _leaf("reference", "COUNTRIES", _amounts),
+    _leaf("reference to many", "customer__country__neighbours__code", st.sampled_from(COUNTRIES)),
+    _leaf("reference to many", "customer__country__neighbours__code", st.sampled_from(COUNTRIES)),
     _leaf("subquery", "SUBQUERY", st.sampled_from(NAMES)),
+    _leaf("subquery", "SUBQUERY", st.sampled_from(NAMES)),
+    _leaf("foreign subquery", "FOREIGN", _tenants),
+    _leaf("foreign subquery", "FOREIGN", _tenants),
 )
 
 
@@ -108,4 +124,4 @@ def _grown(children: st.SearchStrategy[Any]) -> st.SearchStrategy[Node]:
     )
 
 
-conditions = st.recursive(leaves, _grown, max_leaves=4)
+conditions = st.recursive(leaves, _grown, max_leaves=6)

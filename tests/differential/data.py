@@ -7,23 +7,31 @@ from __future__ import annotations
 import datetime
 import random
 from decimal import Decimal
+from itertools import pairwise
 from typing import Any
 
-from tests.shop.models import Customer, Line, Order, OrderTag, Tag
+from tests.shop.models import Country, Currency, Customer, Line, Order, OrderTag, Tag
 
 TENANTS = (1, 2, 3, 4, 5, 6, 7, 8, 0, -3)
 STATUSES = ("new", "paid", "sent", "Été", "_x")
 NAMES = ("ann", "Bob", "émile", "Zoe", "")
 PRODUCTS = ("pen", "ink", "Öl", "cap")
 LABELS = ("red", "blue", "Red")
+COUNTRIES = ("FI", "SE", "éa", "DK")
+CURRENCIES = ("EUR", "SEK")
 MODELS = (OrderTag, Line, Order, Tag, Customer)
+REFERENCE_MODELS: tuple[Any, ...] = (Country.neighbours.through, Country, Currency)
 REFERENCE = "reference"
 
 
 def load() -> None:
     """Write the same rows to the cluster and to the reference database."""
     rng = random.Random(20_130_101)
+    countries = _countries()
     customers = [_customer(rng, tenant, number) for tenant in TENANTS for number in range(4)]
+    # Chosen apart, so that the other values are what they were.
+    for customer in customers:
+        customer.country = random.Random(str(customer.pk) + customer.name).choice([None, *countries])
     tags = [Tag(tenant_id=tenant, label=label) for tenant in TENANTS for label in LABELS]
     _save(Customer, customers)
     _save(Tag, tags)
@@ -46,6 +54,9 @@ def clear() -> None:
         model.objects.using(REFERENCE).all()._raw_delete(REFERENCE)
         for tenant in TENANTS:
             model.objects.filter(tenant_id=tenant).delete()
+    for model in REFERENCE_MODELS:
+        model.objects.using(REFERENCE).all()._raw_delete(REFERENCE)
+        model.objects.all().delete()
 
 
 def _save(model: Any, rows: list[Any]) -> None:
@@ -54,6 +65,24 @@ def _save(model: Any, rows: list[Any]) -> None:
     model.objects.using(REFERENCE).bulk_create(rows)
     for row in rows:
         row._state.db = "default"
+
+
+def _countries() -> list[Country]:
+    currencies = [Currency(code=code, digits=digits) for digits, code in enumerate(CURRENCIES)]
+    _save(Currency, currencies)
+    held = [*currencies, None, currencies[0]]
+    countries = [
+        Country(code=code, name=code.title(), currency=currency, rate=place)
+        for place, (code, currency) in enumerate(zip(COUNTRIES, held, strict=True))
+    ]
+    _save(Country, countries)
+    link: Any = Country.neighbours.through
+    pairs = list(pairwise(countries))
+    _save(
+        link,
+        [link(from_country_id=one.pk, to_country_id=other.pk) for pair in pairs for one, other in (pair, pair[::-1])],
+    )
+    return countries
 
 
 def _customer(rng: random.Random, tenant: int, number: int) -> Customer:

@@ -11,11 +11,12 @@ from typing import Any
 
 from django.db import transaction
 from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum
+from django.db.models.functions import Upper
 
 from aggregator import fan_out
 from tests.differential.data import REFERENCE
 from tests.differential.programs import Read, Write
-from tests.shop.models import Line, Order
+from tests.shop.models import Country, Line, Order
 
 ROW = ("id", "tenant_id", "customer_id", "status", "total", "quantity", "weight", "created")
 STATE = ("tenant_id", "customer__name", "status", "total", "quantity", "weight", "created")
@@ -163,6 +164,8 @@ def _change(change: tuple[str, Any], side: str) -> Any:
         reach, keys, where = detail
         rows = _reached(reach, keys, side).filter(where.q() if where else Q())
         return rows.update(quantity=F("quantity") + 1, status="upd") if name == "update" else rows.delete()
+    if name.endswith("a country"):
+        return _change_country(name, detail, side)
     manager: Any = Order.objects.using(REFERENCE) if side == REFERENCE else Order.objects
     if name == "bulk_create":
         made = manager.bulk_create([Order(tenant_id=key, status="bulk", quantity=key) for key in detail])
@@ -172,6 +175,18 @@ def _change(change: tuple[str, Any], side: str) -> Any:
     tenant, number = detail
     order, created = manager.get_or_create(tenant_id=tenant, status=f"goc{number}", defaults={"quantity": number})
     return order.quantity, created
+
+
+def _change_country(name: str, detail: Any, side: str) -> Any:
+    countries: Any = Country.objects.using(REFERENCE) if side == REFERENCE else Country.objects
+    if name == "make a country":
+        country, created = countries.get_or_create(
+            code=f"{detail}", defaults={"id": 1000 + detail, "name": "new", "rate": detail}
+        )
+        return country.rate, created
+    if name == "delete a country":
+        return countries.filter(code=detail).delete()
+    return countries.filter(code=detail).update(name=Upper("name"), rate=F("rate") * 2 + 1)
 
 
 def _save(place: int, side: str) -> Any:
@@ -188,4 +203,20 @@ def _state(side: str) -> Any:
     return (
         sorted(map(repr, orders)),
         sorted(Counter(lines.values_list("tenant_id", "product", "order__status")).items()),
+        _countries(side),
+    )
+
+
+def _countries(side: str) -> Any:
+    """Return every country, and how many orders each shard finds there by its own copy."""
+    countries: Any = Country.objects.using(REFERENCE) if side == REFERENCE else Country.objects
+    orders = _reached("all-shards", (), side).order_by().values("customer__country__name", "customer__country__rate")
+    return (
+        sorted(map(repr, countries.values_list("code", "name", "rate", "currency"))),
+        sorted(
+            map(
+                repr,
+                orders.annotate(n=Count("pk")).values_list("customer__country__name", "customer__country__rate", "n"),
+            )
+        ),
     )

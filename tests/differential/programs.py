@@ -10,7 +10,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from tests.differential.conditions import conditions
-from tests.differential.data import TENANTS
+from tests.differential.data import COUNTRIES, TENANTS
 
 #: Constructs that must never be refused.
 CORE = frozenset(
@@ -30,6 +30,8 @@ CORE = frozenset(
         "key",
         "keys",
         "exists",
+        "reference",
+        "reference to many",
         "one-key",
         "several-keys",
         "all-shards",
@@ -62,6 +64,9 @@ CORE = frozenset(
         "bulk_create",
         "save",
         "get_or_create",
+        "change a country",
+        "delete a country",
+        "make a country",
     }
 )
 
@@ -75,8 +80,9 @@ FIELDS = (
     "customer__name",
     "customer__joined",
     "customer__email",
+    "customer__country__code",
 )
-GROUPS = ("status", "tenant_id", "quantity", "customer__name", "created")
+GROUPS = ("status", "tenant_id", "quantity", "customer__name", "created", "customer__country__name")
 AGGREGATES = (
     ("Count", "id"),
     ("Count", "quantity"),
@@ -92,7 +98,15 @@ AGGREGATES = (
     ("Count distinct", "status"),
     ("Sum filter", "quantity"),
     ("Sum default", "quantity"),
+    ("Count distinct", "quantity"),
+    ("Count distinct", "customer__name"),
+    ("Sum filter", "total"),
+    ("Sum filter", "weight"),
+    ("Sum default", "total"),
+    ("Sum default", "weight"),
     ("StdDev", "weight"),
+    ("StdDev", "quantity"),
+    ("StdDev", "total"),
 )
 
 
@@ -149,7 +163,7 @@ class Write:
 
 _reaches = st.sampled_from(["all-shards"] * 6 + ["several-keys"] * 3 + ["one-key"])
 _keys = st.lists(st.sampled_from(TENANTS), min_size=3, max_size=6, unique=True).map(tuple)
-_where = st.one_of(st.none(), conditions, conditions)
+_where = st.one_of(st.none(), conditions, conditions, conditions, conditions)
 _bounds = st.one_of(
     st.none(), st.tuples(st.just(0), st.integers(1, 12)), st.tuples(st.integers(1, 9), st.integers(1, 12))
 )
@@ -162,7 +176,7 @@ _order = st.lists(
 _maybe_order = st.one_of(st.just(()), _order, _order)
 _some_fields = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=3, unique=True).map(tuple)
 _some_groups = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True).map(tuple)
-_some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=1, max_size=3, unique=True).map(tuple)
+_some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=2, max_size=5, unique=True).map(tuple)
 
 
 def _plain(shape: str) -> st.SearchStrategy[Read]:
@@ -203,19 +217,23 @@ _changes = st.one_of(
     st.tuples(st.just("bulk_create"), _keys),
     st.tuples(st.just("save"), st.integers(0, 50)),
     st.tuples(st.just("get_or_create"), st.tuples(st.sampled_from(TENANTS), st.integers(0, 5))),
+    st.tuples(st.just("change a country"), st.sampled_from(COUNTRIES)),
+    st.tuples(st.just("delete a country"), st.sampled_from(COUNTRIES)),
+    st.tuples(st.just("make a country"), st.integers(0, 5)),
+    st.tuples(st.just("make a country"), st.integers(0, 5)),
 )
 _writes = st.builds(Write, changes=st.lists(_changes, min_size=1, max_size=3).map(tuple), savepoint=st.booleans())
 
 #: What is tried, and how many in a thousand programs are of that kind.
 SHARES: dict[str, tuple[st.SearchStrategy[Any], int]] = {
-    "rows": (_plain("rows"), 150),
+    "rows": (_plain("rows"), 140),
     "values": (_plain("values"), 80),
     "values_list": (_plain("values_list"), 80),
     "count": (_plain("count"), 50),
     "exists": (_plain("exists"), 40),
     "first": (_plain("first"), 50),
     "last": (_plain("last"), 50),
-    "union": (_plain("union"), 20),
+    "union": (_plain("union"), 30),
     "group": (_grouped, 170),
     "aggregate": (_aggregated, 120),
     "write": (_writes, 190),

@@ -37,7 +37,8 @@ class Tally:
 
     def verify(self, *, least_of_each: int = LEAST_OF_EACH) -> None:
         """Check that the run was worth its name."""
-        rare = {name: self.constructs[name] for name in CORE if self.constructs[name] < least_of_each}
+        names = CORE | self.constructs.keys()
+        rare = {name: self.constructs[name] for name in names if self.constructs[name] < least_of_each}
         assert not rare, f"constructs that occur too seldom: {rare}"
         assert self.refused <= MOST_REFUSED * self.programs, self.report()
         assert self.over_shards >= LEAST_OVER_SHARDS * self.programs, self.report()

@@ -7,11 +7,13 @@ Random programs on a cluster of four databases and on one reference database: eq
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Iterator
+from itertools import count
 from typing import Any
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import HealthCheck, given, seed, settings
 from hypothesis.strategies import SearchStrategy
 
 from sharding.errors import CannotMerge
@@ -25,6 +27,8 @@ FULL = 2_200
 #: Mutated code is tried with fewer programs.
 PROGRAMS = int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", FULL))
 LONG = 50_000
+#: Hypothesis varies what it has tried, so that one long series would hardly know some of the constructs.
+BATCH = 20
 
 pytestmark = [pytest.mark.django_db(databases="__all__", transaction=True), pytest.mark.differential]
 
@@ -41,17 +45,21 @@ def test_programs(rows: None, request: pytest.FixtureRequest, capsys: pytest.Cap
     """The cluster answers every random program as one database does, or refuses it."""
     tally = Tally()
     long = request.config.getoption("--long")
+    numbers = count() if not long else iter(lambda: random.randrange(2**64), None)
     for strategy, share in SHARES.values():
-        _try(strategy, (LONG if long else PROGRAMS) * share // 1_000, tally, derandomize=not long)
+        left = (LONG if long else PROGRAMS) * share // 1_000
+        while left > 0:
+            _try(strategy, min(left, BATCH), tally, number=next(numbers))
+            left -= BATCH
     with capsys.disabled():
         print(f"\n{tally.report()}")
     tally.verify(least_of_each=LEAST_OF_EACH if PROGRAMS >= FULL else 0)
 
 
-def _try(strategy: SearchStrategy[Read | Write], number: int, tally: Tally, *, derandomize: bool) -> None:
+def _try(strategy: SearchStrategy[Read | Write], programs: int, tally: Tally, *, number: int) -> None:
+    @seed(number)
     @settings(
-        max_examples=number,
-        derandomize=derandomize,
+        max_examples=programs,
         deadline=None,
         database=None,
         suppress_health_check=list(HealthCheck),

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from django.test.utils import isolate_apps
 
-from sharding import cluster_map, registry
+from sharding import cluster_map, reference_models, registry
 from sharding.model_checks import MODEL_CHECKS
 
 
@@ -13,11 +13,14 @@ from sharding.model_checks import MODEL_CHECKS
 def isolated(monkeypatch):
     """Models made by a test are in no registry afterwards, and shards are declared that own buckets."""
     monkeypatch.setattr(registry, "_models", dict(registry._models))
+    monkeypatch.setattr(reference_models, "_models", dict(reference_models._models))
     monkeypatch.setattr(cluster_map, "_loaded", None)
     registry.reset()
+    reference_models.reset()
     with isolate_apps("tests.shop") as apps:
         yield apps
     registry.reset()
+    reference_models.reset()
 
 
 @pytest.fixture

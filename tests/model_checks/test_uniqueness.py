@@ -141,7 +141,8 @@ def test_unique_constraints_without_the_key(found, fields, options, what):
         Error(
             f"{what}, without the shard key 'tenant_id': two shards may hold the same values.",
             hint="Make it unique together with 'tenant_id', for example by "
-            "UniqueConstraint(fields=['tenant_id', …], name=…).",
+            "UniqueConstraint(fields=['tenant_id', …], name=…), or give Invoice a unique LookupIndex of the same "
+            "fields.",
             obj=model._meta.get_field("number") if fields else model,
             id="sharding.E025",
         )

@@ -20,6 +20,13 @@ def layout(request: pytest.FixtureRequest, django_db_setup: None, django_db_bloc
         yield request.param
 
 
+@pytest.fixture(scope="module")
+def three_shards(django_db_setup: None, django_db_blocker) -> Iterator[None]:
+    """For tests that name shards: the layout of a test before may still stand."""
+    with django_db_blocker.unblock(), owners("shard_a", "shard_b", "shard_c"):
+        yield
+
+
 @dataclass(frozen=True, slots=True)
 class Shop:
     """Two tenants at home; the first one has rows."""

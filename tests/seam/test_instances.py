@@ -6,13 +6,11 @@ from __future__ import annotations
 
 import pytest
 from django.core.exceptions import ValidationError
-from django.db import transaction
 
 from sharding import routing, shard_of
-from sharding.errors import ShardKeyChanged, ShardKeyMissing
+from sharding.errors import ShardKeyChanged
 from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER, Layout, tenant_on
-from tests.messages import whole
 from tests.seam.conftest import Shop
 from tests.shop.models import Account, Customer, Device, Ledger, Line, Note, Order, PaidOrder, Region
 
@@ -78,19 +76,6 @@ def test_delete(layout: Layout, shop: Shop) -> None:
         )
     with assert_statements(layout.expect(home=1)):
         shop.customer.orders.exists()
-
-
-def test_delete_of_a_global_row_that_sharded_rows_may_name(layout: Layout, shop: Shop) -> None:
-    """Its SET_NULL would update the rows of every tenant, which only fan_out() may."""
-    message = (
-        "This Customer query names no tenant_id, so its shard is unknown. Filter on tenant_id, "
-        "or ask every shard with aggregator.fan_out()."
-    )
-    with pytest.raises(ShardKeyMissing, match=whole(message)), transaction.atomic(using="default"):
-        shop.region.delete()
-    assert Region.objects.filter(name="north").exists()
-    shop.customer.refresh_from_db()
-    assert shop.customer.region == shop.region
 
 
 def test_refresh_from_db(layout: Layout, shop: Shop) -> None:

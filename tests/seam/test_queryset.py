@@ -9,12 +9,13 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import models
-from django.db.models import Count, F, Max, Q, QuerySet
+from django.db.models import Count, F, Max, Q, QuerySet, Sum
 
 from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER, Layout
@@ -221,3 +222,14 @@ def test_queryset_as_an_expression(layout: Layout, shop: Shop) -> None:
 def test_annotating_an_aggregate(layout: Layout, shop: Shop) -> None:
     with assert_statements(layout.expect(home=1)):
         assert list(_mine(shop).values("status").annotate(most=Max("quantity"))) == [{"status": "new", "most": 3}]
+
+
+def test_aggregates_of_rows_that_cannot_be(layout: Layout, shop: Shop) -> None:
+    """Their number is known; what else the database would answer has a type of its own."""
+    nothing = Order.objects.filter(tenant_id=shop.tenant).filter(tenant_id=shop.neighbour)
+    with assert_statements({}):
+        assert nothing.count() == 0
+        assert nothing.aggregate(n=Count("pk")) == {"n": 0}
+    for rows in (nothing, nothing.distinct(), nothing.order_by("pk")[:3]):
+        found = rows.aggregate(total=Sum("total", default=0), n=Count("pk"))
+        assert (found, type(found["total"])) == ({"total": 0, "n": 0}, Decimal)

@@ -17,7 +17,7 @@ from tests.layouts import CLUSTER, tenant_on
 from tests.messages import whole
 from tests.shop.models import Account, Customer, Device, Entry, Line, Note, Order, Reading, Region
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER)
+pytestmark = [pytest.mark.usefixtures("three_shards"), pytest.mark.django_db(databases=CLUSTER)]
 
 Query = Callable[[int], QuerySet[Any]]
 
@@ -113,7 +113,7 @@ def subquery_message(outer: str, inner: str) -> str:
 
 
 NESTED = (
-    "A query of a global model contains a subquery over shop.Order, and sharded and global tables live on different "
+    "A query that the control database answers contains a subquery over shop.Order, and sharded rows live on other "
     "servers. Evaluate the inner query first: list(inner)."
 )
 UNION = (

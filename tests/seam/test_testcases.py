@@ -19,6 +19,8 @@ from tests.fan_out import no_aggregator
 from tests.layouts import CLUSTER, LAYOUTS, Layout, tenant_on
 from tests.shop.models import Order, Region
 
+pytestmark = pytest.mark.usefixtures("three_shards")
+
 
 def rows_everywhere() -> int:
     """Count the orders that each database itself holds."""

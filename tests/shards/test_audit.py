@@ -33,7 +33,8 @@ def rows(db):
 def test_audit_of_a_sound_cluster(rows, monkeypatch):
     monkeypatch.setattr(audit, "BATCH", 3)
     assert lines(run("audit")) == [
-        f"44 rows of 40 tables, compared with epoch {cluster_map.current().epoch} of the map.",
+        f"44 rows of 48 tables, compared with epoch {cluster_map.current().epoch} of the map.",
+        "9 copies of reference tables, compared with the control database's rows.",
         "Every row is where it belongs.",
     ]
     assert json.loads(run("audit", "--model", "shop.ledger", "--json")) == {
@@ -45,6 +46,8 @@ def test_audit_of_a_sound_cluster(rows, monkeypatch):
         "repaired": 0,
         "unreachable": {},
         "findings": [],
+        "copies": 0,
+        "drifts": [],
     }
 
 
@@ -67,7 +70,7 @@ def test_audit_finds_a_row_on_a_shard_that_does_not_own_it(rows):
         Order(id=order.id, tenant_id=order.tenant_id, bucket=order.bucket).save(using=other, force_insert=True)
     printed, complaint = refused("audit")
     assert complaint == "Not all rows are where they belong: 1 finding."
-    assert lines(printed)[2:] == [
+    assert lines(printed)[3:] == [
         "model        database   rows   what is wrong",
         "────────────────────────────────────────────────────────────────",
         f"shop.Order   {other}       1   the shard does not own the bucket",
@@ -95,7 +98,7 @@ def test_audit_finds_a_wrong_bucket_and_repairs_it():
         }
     ]
     printed = lines(run("audit", "--repair"))
-    assert printed[2:] == [
+    assert printed[3:] == [
         "model         database   rows   what is wrong",
         "──────────────────────────────────────────────────────────────────────────────",
         "shop.Ledger   shard_a       1   the stored bucket is not that of the shard key",
@@ -170,7 +173,7 @@ def test_audit_looks_at_default_too():
 @pytest.mark.usefixtures("blank")
 def test_audit_without_a_map():
     assert refused("audit")[1] == (
-        "The control database holds no bucket map, but SHARDING declares the shards shard_a, shard_b, shard_c. Run "
+        "The control database holds no bucket map, but there are shards: shard_a, shard_b, shard_c. Run "
         "`manage.py migrate_all` and then `manage.py shards init`."
     )
 
@@ -184,7 +187,8 @@ def test_audit_of_a_model_that_is_not_sharded():
 
 def test_a_command_without_a_subcommand():
     with pytest.raises(
-        CommandError, match=whole("Error: the following arguments are required: init|status|explain|audit")
+        CommandError,
+        match=whole("Error: the following arguments are required: init|status|explain|audit|lookup|recover|deadlocks"),
     ):
         call_command("shards")
 

@@ -196,7 +196,12 @@ def test_init_again_makes_a_new_shard_known():
 @ROLLED_BACK
 def test_init_again_finishes_what_was_interrupted():
     ShardIdentity.objects.using("shard_c").delete()
-    assert json.loads(run("init", "--json")) == {"written": False, "numbered": [], "identified": ["shard_c"]}
+    assert json.loads(run("init", "--json")) == {
+        "written": False,
+        "numbered": [],
+        "identified": ["shard_c"],
+        "copied": [],
+    }
 
 
 @ROLLED_BACK

@@ -43,6 +43,7 @@ def test_status():
     assert (data["sound"], data["epoch"], data["buckets"], data["hash"]) == (True, cluster.epoch, 4096, "mmh3")
     assert data["databases"]["shard_a"] == {
         **{"up": True, "number": 1, "buckets": 1366, "rows": 1, "epoch": 1, "identified": True, "problems": []},
+        **{"in_doubt": 0, "oldest_in_doubt": None},
         "bytes": data["databases"]["shard_a"]["bytes"],
     }
 

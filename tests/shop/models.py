@@ -1,19 +1,44 @@
 """
-A shop with many tenants. Global: Region, Note. Sharded by tenant_id: Customer and what belongs to it, Ledger.
+A shop with many tenants. Global: Region, Note. Reference: Currency, Country. Sharded by tenant_id: Customer and what
+belongs to it, Ledger, Seat.
 Sharded by their own ids: Account and its entries (an id that holds its bucket), Device and its readings (a natural id).
 """
 
 from __future__ import annotations
 
 from django.db import models
-from django.db.models.functions import Upper
+from django.db.models.functions import Now, Upper
 
 from sharding.fields import ShardBigIntegerField, ShardUUIDField
-from sharding.models import ShardedModel
+from sharding.models import LookupIndex, ReferenceModel, ShardedModel
 
 
 class Region(models.Model):
     name = models.CharField(max_length=40)
+
+    def __str__(self) -> str:
+        return self.name
+
+
+class Currency(ReferenceModel):
+    code = models.CharField(max_length=3, primary_key=True)
+    digits = models.IntegerField(default=2)
+
+    def __str__(self) -> str:
+        return self.code
+
+
+class Country(ReferenceModel):
+    code = models.CharField(max_length=2, unique=True)
+    name = models.CharField(max_length=40)
+    currency = models.ForeignKey(Currency, models.CASCADE, null=True, blank=True, related_name="countries")
+    rate = models.DecimalField(max_digits=12, decimal_places=6, db_default=1)
+    changed = models.DateTimeField(db_default=Now())
+    #: Computed by each database.
+    loud = models.GeneratedField(
+        expression=Upper("name"), output_field=models.CharField(max_length=40), db_persist=True
+    )
+    neighbours = models.ManyToManyField("self", blank=True)
 
     def __str__(self) -> str:
         return self.name
@@ -30,6 +55,7 @@ class Customer(ShardedModel):
     region = models.ForeignKey(
         Region, models.SET_NULL, null=True, blank=True, db_constraint=False, related_name="customers"
     )
+    country = models.ForeignKey(Country, models.SET_NULL, null=True, blank=True, related_name="customers")
 
     class Meta:
         constraints = [models.UniqueConstraint(fields=["tenant_id", "email"], name="one_email_a_tenant")]
@@ -149,6 +175,44 @@ class Ledger(ShardedModel):
     tenant_id = models.IntegerField()
     number = models.IntegerField()
     text = models.CharField(max_length=20, blank=True)
+
+    def __str__(self) -> str:
+        return f"{self.tenant_id}/{self.number}"
+
+
+class Member(ShardedModel):
+    """Found by email, by city, and by an account elsewhere, without the shard key."""
+
+    shard_key = "tenant_id"
+    lookups = [
+        LookupIndex(fields=["email"], unique=True),
+        LookupIndex(fields=["city"]),
+        LookupIndex(fields=["provider", "subject"], unique=True),
+    ]
+
+    id = ShardUUIDField(primary_key=True)
+    tenant_id = models.IntegerField()
+    email = models.EmailField(unique=True, null=True, blank=True)
+    city = models.CharField(max_length=20, blank=True)
+    provider = models.CharField(max_length=20, null=True, blank=True)  # noqa: DJ001 - NULL is nobody's account
+    subject = models.IntegerField(null=True, blank=True)
+    note = models.CharField(max_length=20, blank=True)
+
+    def __str__(self) -> str:
+        return str(self.email)
+
+
+class Seat(ShardedModel):
+    """Its primary key has two columns, and so has that of its lookup's entries."""
+
+    shard_key = "tenant_id"
+    lookups = [LookupIndex(fields=["code"], unique=True, name="shop_seat_by_code")]
+
+    pk = models.CompositePrimaryKey("tenant_id", "number")
+    tenant_id = models.IntegerField()
+    number = models.IntegerField()
+    member = models.ForeignKey(Member, models.CASCADE, null=True, related_name="seats")
+    code = models.SlugField(null=True)  # noqa: DJ001 - NULL is no code
 
     def __str__(self) -> str:
         return f"{self.tenant_id}/{self.number}"

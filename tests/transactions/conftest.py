@@ -15,8 +15,19 @@ from tests import servers
 from tests.layouts import CLUSTER, tenant_on
 from tests.shop.models import Customer, Line, Note, Order, OrderTag, Region, Tag
 
-# SQLite has no sessions that could be ended.
-collect_ignore = [] if servers.engine == "postgresql" else ["test_lost_sessions.py"]
+# SQLite has no sessions that could be ended, and prepares nothing.
+POSTGRESQL_ONLY = [
+    "test_decisions.py",
+    "test_joined_cluster_of_one.py",
+    "test_lost_commits.py",
+    "test_lost_sessions.py",
+    "test_prepared_checks.py",
+    "test_recovery.py",
+    "test_recovery_thread.py",
+    "test_two_phases.py",
+    "test_wire.py",
+]
+collect_ignore = [] if servers.engine == "postgresql" else POSTGRESQL_ONLY
 
 MODELS = (Region, Customer, Order, Line, Tag, OrderTag, Note)
 SHARDED = MODELS[1:-1]
@@ -49,6 +60,16 @@ def stored() -> dict[str, list[Any]]:
             for model in MODELS if alias == "default" else SHARDED:
                 rows = model.objects.using(alias).order_by("pk").values()
                 found.setdefault(model.__name__, []).extend((alias, row) for row in rows)
+    return found
+
+
+def prepared() -> list[tuple[str, str]]:
+    """Return the prepared transactions of every database of the cluster: (alias, gid)."""
+    found: list[tuple[str, str]] = []
+    for alias in CLUSTER if servers.engine == "postgresql" else []:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT gid FROM pg_prepared_xacts WHERE database = current_database()")
+            found.extend((alias, gid) for (gid,) in cursor.fetchall())
     return found
 
 

@@ -144,6 +144,17 @@ def test_an_error_in_a_block_of_its_own_leaves_the_rest(rows: Rows) -> None:
     assert set(Order.objects.filter(tenant_id=rows.a)) == {rows.order, kept}
 
 
+def test_a_cursor_that_is_older_than_the_block(rows: Rows) -> None:
+    with connections["default"].cursor() as cursor:
+        with undone():
+            cursor.execute("INSERT INTO shop_region (name) VALUES ('undone')")
+        with transaction.atomic(using="default"):
+            with undone():
+                cursor.execute("INSERT INTO shop_region (name) VALUES ('undone')")
+            cursor.execute("INSERT INTO shop_region (name) VALUES ('kept')")
+    assert list(Region.objects.values_list("name", flat=True)) == ["kept"]
+
+
 def test_durable(rows: Rows) -> None:
     with transaction.atomic(using="default", durable=True):
         Order.objects.create(tenant_id=rows.a, status="kept")

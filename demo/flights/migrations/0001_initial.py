@@ -18,6 +18,7 @@ class Migration(migrations.Migration):
                 ("code", models.CharField(max_length=2, primary_key=True, serialize=False)),
                 ("name", models.CharField(max_length=60)),
             ],
+            options={"abstract": False},
         ),
         migrations.CreateModel(
             name="Airport",
@@ -61,7 +62,6 @@ class Migration(migrations.Migration):
                 (
                     "carrier",
                     models.ForeignKey(
-                        db_constraint=False,
                         db_index=False,
                         on_delete=django.db.models.deletion.PROTECT,
                         related_name="flights",

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from django.db.backends.postgresql import base, creation, introspection, operations, schema
 
+from sharding.backends.postgresql.cursors import WatchedCursors
+from sharding.backends.postgresql.sessions import NamedSessions
 from sharding.backends.schema_editor import ClusterSchemaEditor
 from sharding.backends.wrapper import ClusterCreation, ClusterIntrospection, ClusterOperations, ClusterWrapper
 
@@ -24,7 +26,7 @@ class DatabaseSchemaEditor(ClusterSchemaEditor, schema.DatabaseSchemaEditor):
     pass
 
 
-class DatabaseWrapper(ClusterWrapper, base.DatabaseWrapper):
+class DatabaseWrapper(WatchedCursors, NamedSessions, ClusterWrapper, base.DatabaseWrapper):
     creation_class = DatabaseCreation
     introspection_class = DatabaseIntrospection
     ops_class = DatabaseOperations

@@ -7,7 +7,7 @@ from typing import Any
 from django.core.management.commands import migrate
 from django.db import connections
 
-from sharding import routing
+from sharding import reference_sync, routing
 from sharding.migrating import others
 from sharding.migrating.missing_tables import create_missing_tables
 
@@ -21,7 +21,8 @@ class Command(migrate.Command):
         with routing.native(alias):
             if changes and not options["fake"]:
                 for table in create_missing_tables(connections[alias]):
-                    self._say(options, f"Created {table}, whose model has become sharded.")
+                    self._say(options, f"Created {table}, whose model is kept on shards now.")
+                reference_sync.reset_sequences(connections[alias])
             super().handle(*args, **options)
         if changes and not _is_for_a_test_database(options):
             for line in others.not_migrated(alias) if options["verbosity"] >= 1 else ():

@@ -93,10 +93,14 @@ class Command(BaseCommand):
 def _as_data(result: Result) -> dict[str, Any]:
     tried = [(outcome.alias, outcome.done, outcome.failed, outcome.error) for outcome in result.outcomes.values()]
     out_of_reach: list[Any] = [(alias, [], None, error) for alias, error in result.unreachable.items()]
+    behind: list[Any] = [
+        (alias, result.outcomes[alias].done if alias in result.outcomes else [], None, error)
+        for alias, error in result.not_copied.items()
+    ]
     return {
         "databases": {
             alias: {"done": done, "failed": failed, "error": reason(error) if error else None}
-            for alias, done, failed, error in [*tried, *out_of_reach]
+            for alias, done, failed, error in [*tried, *out_of_reach, *behind]
         },
         "not_started": list(result.not_started),
     }

@@ -6,6 +6,7 @@ import json
 from argparse import ArgumentParser, ArgumentTypeError
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -18,6 +19,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 from sharding import cluster_map, stored_cluster
 from sharding.errors import ShardingError
 from sharding.management.shards_data import audit_data, completed_data, explanation_data, first_map_data, status_data
+from sharding.management.subcommands import SUBCOMMANDS
 from sharding.migrating.reporting import console_on
 from sharding.operations import display, first_map
 from sharding.operations.audit import Step
@@ -34,11 +36,14 @@ class Command(BaseCommand):
     requires_system_checks = ()
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        commands = parser.add_subparsers(dest="command", required=True, metavar="init|status|explain|audit")
+        names = "|".join(["init", "status", "explain", "audit", *SUBCOMMANDS])
+        commands = parser.add_subparsers(dest="command", required=True, metavar=names)
         self._add_init(commands.add_parser("init", help="Write the first bucket map, or make new shards known."))
         self._add_status(commands.add_parser("status", help="Show the databases: who answers, what each holds."))
         self._add_explain(commands.add_parser("explain", help="Show where a query goes, without sending it."))
         self._add_audit(commands.add_parser("audit", help="Look for rows that are not where they belong."))
+        for name, module in SUBCOMMANDS.items():
+            module.add_arguments(commands.add_parser(name, help=module.HELP))
 
     def _add_init(self, parser: ArgumentParser) -> None:
         parser.add_argument("--placement", choices=list(PLACEMENTS), help="How buckets are dealt out.")
@@ -76,10 +81,16 @@ class Command(BaseCommand):
         parser.add_argument(
             "--repair", action="store_true", help="Put wrong stored buckets right. No row is moved or deleted."
         )
+        parser.add_argument(
+            "--repair-reference",
+            action="store_true",
+            help="Make the copies of reference tables the same as the control database's rows.",
+        )
         _add_json(parser)
 
     def handle(self, *args: Any, **options: Any) -> None:
-        run: Callable[..., None] = getattr(self, f"_{options['command']}")
+        name = options["command"]
+        run = partial(SUBCOMMANDS[name].run, self) if name in SUBCOMMANDS else getattr(self, f"_{name}")
         try:
             run(console_on(self.stdout), options)
         except (ShardingError, ValueError) as error:
@@ -155,7 +166,9 @@ class Command(BaseCommand):
     def _audit(self, console: Console, options: dict[str, Any]) -> None:
         labels = [_model(label)._meta.label for label in options["model"]]
         with self._progress(labels, options) as on_step:
-            report = audit_all(labels, repair=options["repair"], on_step=on_step)
+            report = audit_all(
+                labels, repair=options["repair"], repair_reference=options["repair_reference"], on_step=on_step
+            )
         if options["json"]:
             self._print_json(audit_data(report))
         else:

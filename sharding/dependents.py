@@ -1,0 +1,95 @@
+"""
+The sharded rows that depend on a global row, on whichever shards they are: what delete() of the global row asks for.
+
+Django's collector asks the base manager of the dependent model, and names no shard key. Every shard is asked, as one of
+Django's own questions; what is then written goes to the shards that hold such rows, by key and id.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Self
+
+from django.db.models import Manager, QuerySet
+from django.db.models.base import ModelBase
+from django.db.models.expressions import Col
+from django.db.models.fields.related_lookups import RelatedIn
+from django.db.models.sql.where import WhereNode
+
+from sharding import deletion, registry, routing, scopes
+
+
+class DependentQuerySet(QuerySet[Any]):
+    """A queryset of Django's own, which finds dependent rows of global rows without their keys."""
+
+    _db: str | None
+    _hints: dict[str, Any]
+
+    def _fetch_all(self) -> None:
+        if self._result_cache is not None or not self._depends_on_global_rows():
+            super()._fetch_all()
+            return
+        scopes.refuse(registry.get(self.model), f"Looking for dependent rows of {self.model._meta.label}")
+        with routing.probe():
+            super()._fetch_all()
+
+    def select_related(self, *fields: Any) -> Self:
+        # The admin asks for the global rows along with them, which it has.
+        if fields and fields != (None,) and self._depends_on_global_rows():
+            fields = tuple(name for name in fields if not self._is_global(self.model._meta.get_field(name)))
+            if not fields:
+                return self.all()
+        return super().select_related(*fields)
+
+    def update(self, **values: Any) -> int:
+        if not self._depends_on_global_rows():
+            return super().update(**values)
+        rows: QuerySet[Any] = QuerySet(self.model, using=self._db)
+        return sum(rows.filter(named).update(**values) for named in deletion.batches(self.model, self._named()))
+
+    def _raw_delete(self, using: Any) -> int:
+        if not self._depends_on_global_rows():
+            return super()._raw_delete(using)
+        return deletion.delete_rows(self.model, self._named(), using)
+
+    def _named(self) -> Self:
+        """Return the rows with their ids and keys alone."""
+        return self.only("pk", registry.get(self.model).key_attname)
+
+    def _depends_on_global_rows(self) -> bool:
+        # Of its other questions Django knows the instance; prefetch_related() is asked for by the application.
+        if self._hints or routing.native_alias() is not None:
+            return False
+        found = list(_leaves(self.query.where))
+        return bool(found) and all(isinstance(each, RelatedIn) and self._is_global_column(each.lhs) for each in found)
+
+    def _is_global_column(self, column: Any) -> bool:
+        return isinstance(column, Col) and self._is_global(column.target)
+
+    def _is_global(self, field: Any) -> bool:
+        return field.is_relation and registry.entry(field.related_model) is None
+
+
+class ShardedModelBase(ModelBase):
+    """The class of sharded model classes: their base manager is ours, unless Meta.base_manager_name says otherwise."""
+
+    @property
+    def _base_manager(cls: Any) -> Any:
+        found: Any = super()._base_manager  # type: ignore[misc, arg-type]
+        if type(found) is Manager and found.auto_created:
+            # It is nobody's attribute, so that migrations know nothing of it.
+            made: Any = _DependentManager()
+            made.name, made.model, made.auto_created = found.name, found.model, True
+            found = cls._meta.base_manager = made
+        return found
+
+
+_DependentManager = Manager.from_queryset(DependentQuerySet)
+
+
+def _leaves(where: WhereNode) -> Iterator[Any]:
+    for child in where.children:
+        if isinstance(child, WhereNode):
+            yield from _leaves(child)
+        else:
+            yield child
