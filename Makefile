@@ -6,13 +6,16 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test check demo tutorial mutations bench bench-routing bench-fanout clean
+.PHONY: help test test-slow check demo tutorial mutations bench bench-routing bench-fanout bench-transactions clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 test: $(VENV)/installed-test ## Run the tests on PostgreSQL servers of their own, and those of the seam on SQLite, with coverage
 	$(BIN)/python -m scripts.all_tests
+
+test-slow: $(VENV)/installed-test ## Run the tests that take long: programs that are started, killed and measured
+	$(BIN)/python -m pytest -m slow --durations=10
 
 check: $(VENV)/installed-dev ## Check style, types, layers and documentation
 	$(BIN)/ruff check .
@@ -30,13 +33,16 @@ tutorial: $(VENV)/installed-test ## Follow docs/tutorial.md literally, in an emp
 mutations: $(VENV)/installed-test ## Break the code on purpose, and see that the tests notice
 	$(BIN)/python -m scripts.mutations
 
-bench: bench-routing bench-fanout ## Measure everything that is measured
+bench: bench-routing bench-fanout bench-transactions ## Measure everything that is measured
 
 bench-routing: $(VENV)/installed-demo ## Measure what routing costs, against Django's own backend
 	$(BIN)/python scripts/bench.py routing
 
 bench-fanout: $(VENV)/installed-demo ## Measure fan-out, against loops by hand and against one database
 	$(BIN)/python scripts/bench.py fanout
+
+bench-transactions: $(VENV)/installed-demo ## Measure commits on several databases, against plain ones
+	$(BIN)/python scripts/bench.py transactions
 
 clean: ## Stop the local servers and remove all that was made here
 	for state in var/*/cluster.json; do \

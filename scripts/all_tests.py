@@ -1,5 +1,7 @@
 """
-Run all tests, with coverage: on PostgreSQL in two halves side by side, and those of the seam on SQLite.
+Run the tests, with coverage: on PostgreSQL in two halves side by side, and those of the seam on SQLite.
+
+Those that are marked ``slow`` run by themselves, in ``make test-slow``.
 
 The first half prints as it goes; what the second prints follows when both have ended::
 
@@ -21,6 +23,7 @@ ROOT = Path(__file__).resolve().parent.parent
 #: What takes about half of the time; the other half is mostly the migrations. The paths exist, or the run fails.
 FIRST = [
     "tests/differential",
+    "tests/reference",
     "tests/seam",
     "tests/shards",
     "tests/transactions",
@@ -31,6 +34,8 @@ FIRST = [
 ]
 #: What SQLite does by itself is a part of what is covered.
 ON_SQLITE = [
+    "tests/reference",
+    "tests/reference_copies",
     "tests/seam",
     "tests/transactions",
     *(f"tests/test_{name}.py" for name in ("fan_out", "fields", "keyset", "locality", "minting", "models", "raw_sql")),
@@ -52,7 +57,7 @@ class Part:
 
     def start(self, output: IO[bytes] | None = None) -> subprocess.Popen[bytes]:
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "--durations=10", *COVERAGE, *self.arguments],
+            [sys.executable, "-m", "pytest", "--durations=10", "-m", "not slow", *COVERAGE, *self.arguments],
             cwd=ROOT,
             env={**os.environ, **self.environment, "COVERAGE_FILE": self.coverage},
             stdout=output,

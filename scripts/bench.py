@@ -3,10 +3,11 @@ Measure the toolkit on the flights of the demo: four shards, and one database th
 
     python scripts/bench.py routing        what it costs that no database is named
     python scripts/bench.py fanout         what it costs, or gains, to ask all shards at once
+    python scripts/bench.py transactions   what it costs to commit on several databases
     python scripts/bench.py fanout --json  ends with one JSON object: {"scenario": …, "figures": {…}}
 
 Each figure is a ratio of time: the median of paired rounds. Below 1 the toolkit is faster. The servers do not wait for
-the disk, so that it does not hide what the toolkit costs.
+the disk, so that it does not hide what the toolkit costs; except for transactions, whose cost are such waits.
 """
 
 from __future__ import annotations
@@ -28,7 +29,9 @@ from scripts.benchmarks import flights
 from scripts.benchmarks.rounds import ROUNDS, Figure, measure
 from scripts.postgres_programs import ClusterError
 
-SCENARIOS = ("routing", "fanout")
+SCENARIOS = ("routing", "fanout", "transactions")
+#: Their servers wait for the disk.
+DURABLE = {"transactions"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,17 +39,22 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     report = Report()
     try:
-        with flights.loaded(report, options.dir, options.rows):
+        with flights.loaded(report, options.dir, options.rows, durable=options.scenario in DURABLE):
             # Models can be imported only now.
             scenario = import_module(f"scripts.benchmarks.{options.scenario}")
             with scenario.comparisons() as comparisons:
                 figures = [measure(each, options.rounds) for each in comparisons]
+                values = list(scenario.values(options.rounds)) if hasattr(scenario, "values") else []
     except (ClusterError, DataSetMissing) as error:
         print(error, file=sys.stderr)
         return 1
     report.console.print(_table(options, figures))
+    for value in values:
+        target = "" if value.target is None else f" (target: ≤ {value.target:g})"
+        report.console.print(f"{value.what}: [bold]{value.number:.3g}[/] {value.unit}{target}")
     if options.json:
         rounded = {figure.comparison.name: round(figure.ratio, 4) for figure in figures}
+        rounded |= {value.name: round(value.number, 4) for value in values}
         print(json.dumps({"scenario": options.scenario, "figures": rounded}))
     return 0
 

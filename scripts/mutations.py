@@ -21,9 +21,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from scripts.mutation_list import MUTATIONS, Mutation
+from scripts import mutation_list, mutations_of_commits
+from scripts.mutation_list import Mutation
 
 ROOT = Path(__file__).resolve().parent.parent
+MUTATIONS = [*mutation_list.MUTATIONS, *mutations_of_commits.MUTATIONS]
 LEFT_OUT = shutil.ignore_patterns(".git", "var", ".venv*", "__pycache__", ".*_cache", "_build", "*.egg-info")
 #: pytest's exit status when tests ran and some failed.
 TESTS_FAILED = 1
@@ -92,7 +94,7 @@ def _noticed(mutation: Mutation, copy: Path) -> str:
 
 
 def _stop_servers(copy: Path) -> None:
-    for folder in (copy / "var").glob("test-cluster-*"):
+    for folder in (copy / "var").glob("*-cluster-*/"):
         subprocess.run(
             [sys.executable, "-m", "scripts.local_cluster", "destroy", "--dir", str(folder)], cwd=copy, check=True
         )

@@ -23,10 +23,10 @@ BATCH = 20_000
 
 
 @contextmanager
-def loaded(report: Report, folder: Path, rows: int | None) -> Iterator[None]:
+def loaded(report: Report, folder: Path, rows: int | None, *, durable: bool = False) -> Iterator[None]:
     """Keep servers up that hold the first ``rows`` flights (all by default), with ids as the cluster makes them."""
     data = data_set.obtain()
-    with servers.running(folder) as cluster:
+    with servers.running(folder, fast=not durable) as cluster:
         servers.export(cluster)
         _export_plain()
         os.environ["DJANGO_SETTINGS_MODULE"] = "demo.settings"
@@ -50,7 +50,11 @@ def _export_plain() -> None:
 
 
 def _load(data: data_set.DataSet, rows: int | None) -> None:
-    from demo.flights.models import Airport, Flight, Plane
+    from demo.flights.models import Airline, Airport, Flight, Plane
+
+    airlines = [Airline(**record) for record in records.read(data.open("airlines"), records.AIRLINES)]
+    for manager in (Airline.objects, Airline.objects.using(servers.REFERENCE)):
+        manager.bulk_create(airlines)
 
     airports = list(records.read(data.open("airports"), records.AIRPORTS))
     Airport.objects.bulk_create([Airport(**record) for record in airports])

@@ -54,6 +54,28 @@ class Figure:
         return self.ratio <= self.comparison.target
 
 
+@dataclass(frozen=True)
+class Value:
+    """A figure that is compared with nothing."""
+
+    name: str
+    what: str
+    number: float
+    unit: str
+    #: None: it is reported, and judged by nobody.
+    target: float | None = None
+
+
+def milliseconds(operation: Operation, rounds: int) -> float:
+    """Return the median time of an operation, called with the number of the round."""
+    times = []
+    for turn in range(WARM_UP + rounds):
+        begun = time.perf_counter()
+        operation(turn)
+        times.append(time.perf_counter() - begun)
+    return statistics.median(times[WARM_UP:]) * 1000
+
+
 def measure(comparison: Comparison, rounds: int) -> Figure:
     """Run the rounds and return the figure; at least two rounds are needed."""
     for _ in range(WARM_UP):
