@@ -13,7 +13,7 @@ ShardingError                       everything below; never raised itself
 ├── RawShardedSQL                   .table
 ├── WrongShard                      .model .alias .expected
 ├── ReferenceKeyChanged             .model .field
-├── ReferenceOutdated               .table .alias               a shard was never given a reference table's rows
+├── ReferenceOutdated               .table .alias               a shard does not have a reference table's rows
 ├── UnknownShard                    .alias
 ├── PooledConnection                .alias                      a pooler where a session of one's own is needed
 ├── NotSharded                      .model
@@ -135,7 +135,7 @@ class ReferenceKeyChanged(ShardingError):
 
 
 class ReferenceOutdated(ShardingError):
-    """A statement reads a reference table on a shard that has not been given the table's rows."""
+    """A shard has not been given the rows of a reference table, or cannot take them."""
 
     table: str
     alias: str

@@ -13,8 +13,9 @@ from django.db.transaction import TransactionManagementError
 
 from sharding import registry
 
-#: What is locked by one statement: the label of a model and a bucket, or WHOLE for a model that has none.
-Place = tuple[str, int]
+#: What is locked by one statement: how many parents a model inherits from with tables of their own, its label, and a
+#: bucket, or WHOLE for a model that has none.
+Place = tuple[int, str, int]
 
 WHOLE = -1
 
@@ -23,8 +24,9 @@ def lock_in_order(*what: Model | Iterable[Model]) -> list[Any]:
     """
     Lock rows of any models until the open atomic block ends, and return them as they are now, in the order given.
 
-    The locks are taken by model, bucket and primary key, whatever the order given and wherever the buckets live. Two
-    blocks that take all their locks by one call each never wait for each other in a circle.
+    The locks are taken by model, bucket and primary key, whatever the order given and wherever the buckets live, those
+    of parents (multi-table inheritance) before those of their children. Two blocks that take all their locks by one
+    call each never wait for each other in a circle.
 
     Args:
         what: instances, and querysets or other iterables of instances. A row of a queryset that was deleted, or does
@@ -54,6 +56,9 @@ def lock_in_order(*what: Model | Iterable[Model]) -> list[Any]:
 
 def _instances(source: Any) -> list[Model]:
     # Anything that can be gone through is taken for instances; what cannot, for one of them.
+    if isinstance(source, QuerySet):
+        # Its own select_for_update() would lock in its own order.
+        source = _unlocked(source)
     instances = list(source) if isinstance(source, Iterable) else [source]
     for each in instances:
         if not isinstance(each, Model):
@@ -63,10 +68,26 @@ def _instances(source: Any) -> list[Model]:
     return instances
 
 
+def _unlocked(source: QuerySet[Any]) -> QuerySet[Any]:
+    if not source.query.select_for_update:
+        return source
+    found = source.all()
+    found.query.select_for_update = False
+    return found
+
+
 def _place(instance: Model) -> Place:
     entry = registry.entry(type(instance))
-    label = _concrete(instance)._meta.label_lower
-    return label, WHOLE if entry is None else entry.bucket_of(instance)
+    options = _concrete(instance)._meta
+    return len(options.all_parents), options.label_lower, WHOLE if entry is None else entry.bucket_of(instance)
+
+
+def _with_parents(instance: Model) -> Iterator[Model]:
+    """Yield an instance, and before it those of its parents' rows, which its own lock would take along."""
+    for parent in _concrete(instance)._meta.all_parents:
+        names = [field.attname for field in parent._meta.concrete_fields]
+        yield parent.from_db(instance._state.db, names, [getattr(instance, name) for name in names])
+    yield instance
 
 
 def _concrete(instance: Model) -> type[Model]:
@@ -76,8 +97,9 @@ def _concrete(instance: Model) -> type[Model]:
 def _lock(instances: Iterable[Model]) -> dict[tuple[Place, Any], Model]:
     """Lock the rows, and return them by place and primary key."""
     places: dict[Place, list[Model]] = {}
-    for each in instances:
-        places.setdefault(_place(each), []).append(each)
+    for instance in instances:
+        for each in _with_parents(instance):
+            places.setdefault(_place(each), []).append(each)
     # A bucket at a time: an order by shard would be another one when a bucket has moved.
     return {(place, row.pk): row for place in sorted(places) for row in _locked(places[place])}
 
@@ -98,7 +120,7 @@ def _alias(model: type[Model]) -> str:
 
 def _still_matching(source: QuerySet[Any], instances: list[Model]) -> list[Any]:
     """Read the rows of a queryset again, which nobody can change any more."""
-    again = source.all()
+    again = _unlocked(source).all()
     # Of a slice the same rows are wanted, and no others.
     again.query.clear_limits()
     rows = {row.pk: row for row in again.filter(pk__in=[each.pk for each in instances])} if instances else {}

@@ -166,11 +166,26 @@ class ShardedModel(models.Model, metaclass=ShardedModelBase):
     def _get_unique_checks(self, exclude: Any = None, include_meta_constraints: bool = False) -> Any:
         unique, dates = super()._get_unique_checks(exclude, include_meta_constraints)  # type: ignore[misc]
         excluded = set(exclude or ())
-        for lookup in registry.get(type(self)).lookups:
-            check = (type(self), tuple(lookup.attnames))
-            if lookup.unique and not excluded.intersection(lookup.attnames) and check not in unique:
-                unique.append(check)
+        entry = registry.get(type(self))
+        asked = {fields for model, fields in unique if registry.entry(model) is entry}
+        for lookup in entry.lookups:
+            if lookup.unique and not excluded.intersection(lookup.attnames) and lookup.attnames not in asked:
+                unique.append((type(self), lookup.attnames))
         return unique, dates
+
+    def _perform_unique_checks(self, unique_checks: Any) -> Any:
+        # A lookup is unique over all keys, whatever key the scope names.
+        entry = registry.get(type(self))
+        unique = {frozenset(lookup.attnames) for lookup in entry.lookups if lookup.unique}
+        everywhere = [check for check in unique_checks if frozenset(check[1]) in unique]
+        errors = super()._perform_unique_checks(  # type: ignore[misc]
+            [check for check in unique_checks if check not in everywhere]
+        )
+        with scopes.outside(entry):
+            found = super()._perform_unique_checks(everywhere)  # type: ignore[misc]
+        for field, messages in found.items():
+            errors.setdefault(field, []).extend(messages)
+        return errors
 
     def validate_constraints(self, *args: Any, **kwargs: Any) -> None:
         with routing.probe():

@@ -124,9 +124,22 @@ def update(connection: Any, table: Table, rows: Sequence[Row]) -> None:
         insert(connection, table, rows)
 
 
-def delete(connection: Any, table: Table, keys: Sequence[Row]) -> None:
-    """Delete rows by their primary keys."""
+def remove(connection: Any, table: Table, rows: Sequence[Row]) -> None:
+    """
+    Delete rows, also those whose INSERT is decided and not committed here yet.
+
+    Nobody sees such a row, so that DELETE passes it by; who inserts it again waits for it.
+    """
+    keys = table.keys(rows)
+    if delete(connection, table, keys) < len(keys):
+        insert(connection, table, rows)
+        delete(connection, table, keys)
+
+
+def delete(connection: Any, table: Table, keys: Sequence[Row]) -> int:
+    """Delete rows by their primary keys; return how many were there."""
     single = len(table.key) == 1
+    deleted = 0
     with connection.cursor() as cursor:
         for batch in _batches(connection, keys, len(table.key)):
             params = [value for key in batch for value in key]
@@ -136,6 +149,8 @@ def delete(connection: Any, table: Table, keys: Sequence[Row]) -> None:
             else:
                 condition = " OR ".join([f"({_is_key(connection, table)})"] * len(batch))
             cursor.execute(f"DELETE FROM {_name(connection, table)} WHERE {condition}", params)
+            deleted += cursor.rowcount
+    return deleted
 
 
 def present(connection: Any, table: str, column: str, values: Sequence[Any]) -> set[Any]:

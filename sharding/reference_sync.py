@@ -9,10 +9,11 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.core.management.color import no_style
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, IntegrityError, connections, transaction
 from django.db.models import Model
 
 from sharding import cluster_map, conf, reference_copies, reference_models, reference_rows, registry, routing
+from sharding.errors import ReferenceOutdated
 from sharding.reference_rows import Row, Table
 
 
@@ -50,6 +51,9 @@ def bring_up_to_date(alias: str, models: Sequence[type[Model]] | None = None) ->
 
     Returns:
         A drift for each table that was compared, empty ones as well.
+
+    Raises:
+        ReferenceOutdated: such a surplus row has a unique value that belongs to another row; nothing is changed.
     """
     control, shard = connections[DEFAULT_DB_ALIAS], connections[alias]
     with transaction.atomic(using=DEFAULT_DB_ALIAS):
@@ -63,7 +67,7 @@ def bring_up_to_date(alias: str, models: Sequence[type[Model]] | None = None) ->
             for model in reversed(shared):
                 _delete_surplus(shard, model, tables[model], drifts[model])
             for model in shared:
-                _write(shard, tables[model], drifts[model])
+                _write(shard, model, tables[model], drifts[model])
         held = [model for model in shared if tables[model] == reference_rows.table_of(model)]
         reference_copies.add(control, alias, [model._meta.db_table for model in held])
     # What this process knew is older.
@@ -178,7 +182,41 @@ def _is_on_shards(model: type[Model]) -> bool:
     return reference_models.is_reference(model) or registry.entry(model) is not None
 
 
-def _write(shard: Any, table: Table, drift: Drift) -> None:
+def _write(shard: Any, model: type[Model], table: Table, drift: Drift) -> None:
+    try:
+        with transaction.atomic(using=shard.alias):
+            _write_in_turn(shard, table, drift)
+    except IntegrityError:
+        if _deletes_referring_rows(model):
+            raise
+        _write_at_once(shard, table, drift)
+    drift.repaired += len(drift.differing) + len(drift.missing)
+
+
+def _deletes_referring_rows(model: type[Model]) -> bool:
+    """Return whether the database itself deletes or changes what refers to a row that is deleted (Django 6.1)."""
+    return any(type(key.remote_field.on_delete).__name__ == "DatabaseOnDelete" for key in _foreign_keys_to(model))
+
+
+def _write_at_once(shard: Any, table: Table, drift: Drift) -> None:
+    """Write rows that have exchanged unique values. Foreign keys are looked at when the transaction ends."""
+    try:
+        reference_rows.delete(shard, table, table.keys(drift.differing))
+        reference_rows.insert(shard, table, [*drift.differing, *drift.missing])
+    except IntegrityError as error:
+        kept = {"/".join(map(str, key)) for keys in drift.referred_to.values() for key in keys}
+        if not kept:
+            raise
+        raise ReferenceOutdated(
+            f"The rows of {drift.model} cannot be copied to {shard.alias!r}: rows that only {shard.alias} has are in the "
+            f"way, and {', '.join(drift.referred_to)} refers to them (primary key {', '.join(sorted(kept))}). Let these "
+            f"refer to other rows, and copy again.",
+            table=table.name,
+            alias=shard.alias,
+        ) from error
+
+
+def _write_in_turn(shard: Any, table: Table, drift: Drift) -> None:
     steps: tuple[tuple[Callable[..., None], list[Row]], ...] = (
         (reference_rows.update, drift.differing),
         (reference_rows.insert, drift.missing),
@@ -186,4 +224,3 @@ def _write(shard: Any, table: Table, drift: Drift) -> None:
     for write, rows in steps:
         if rows:
             write(shard, table, rows)
-        drift.repaired += len(rows)

@@ -47,6 +47,16 @@ def scope(key: Any, *, of: type[Model] | None = None) -> Iterator[None]:
         _scopes.reset(token)
 
 
+@contextmanager
+def outside(entry: Entry) -> Iterator[None]:
+    """Lift the scope of the entry's family, for what is unique over all keys."""
+    token = _scopes.set({family: key for family, key in _scopes.get().items() if family != entry.family})
+    try:
+        yield
+    finally:
+        _scopes.reset(token)
+
+
 def apply(query: Query, entry: Entry) -> Query:
     """
     Return ``query`` limited to the scope of the entry's family; the same object when there is none.

@@ -85,7 +85,7 @@ class DoorCompiler:
             return self._sent(query, connection, entry, None, elide_empty, unbuilt=match.lookup.name)
         buckets = lookup_reads.buckets(match, connection)
         compiler = self._sent(query, connection, entry, buckets, elide_empty, single=match.single)
-        return lookup_reads.patient(compiler) if match.single and buckets and self.name == SELECT else compiler
+        return lookup_reads.patient(compiler) if match.single and buckets else compiler
 
     def _sent(
         self,

@@ -8,6 +8,9 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from django.db import DEFAULT_DB_ALIAS, connections
+from django.db.backends.signals import connection_created
+
 from sharding import conflicts, retrying
 
 #: Statements that store nothing by themselves, after comments and parentheses. Django sends SQLite its BEGIN.
@@ -15,6 +18,11 @@ _READS = re.compile(
     r"(?:\s|\(|/\*.*?\*/)*(?:SELECT|SHOW|SET|RESET|PRAGMA|BEGIN|ROLLBACK|SAVEPOINT|RELEASE)\b",
     re.IGNORECASE | re.DOTALL,
 )
+
+
+def _only_reads(sql: str) -> bool:
+    # Without parameters, PostgreSQL takes several statements at a time.
+    return _READS.match(sql) is not None and ";" not in sql.rstrip("; \n")
 
 
 class TellingConflicts:
@@ -52,6 +60,26 @@ def _tell(execute: Callable[..., Any], sql: Any, params: Any, many: bool, contex
         if connection.in_atomic_block:
             conflicts.explain(error, spans_databases=connection.spans_databases)
         raise
-    if connection.autocommit and retrying.is_repeating() and not _READS.match(str(sql)):
+    if connection.autocommit and retrying.is_repeating() and not _only_reads(str(sql)):
         retrying.wrote_without_block(connection.alias)
     return result
+
+
+def watch_other_engine(sender: Any, connection: Any, **kwargs: Any) -> None:
+    """Note what is written on a database whose ENGINE is none of ours, when it has got a connection."""
+    if not isinstance(connection, TellingConflicts) and _tell_other not in connection.execute_wrappers:
+        connection.execute_wrappers.append(_tell_other)
+
+
+def _tell_other(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    result = execute(sql, params, many, context)
+    connection = context["connection"]
+    if retrying.is_repeating() and not _only_reads(str(sql)):
+        door: Any = connections[DEFAULT_DB_ALIAS]
+        # Nobody tells how a block over there ends, unless it ends with the door's.
+        if connection.alias not in getattr(door, "participants", ()):
+            retrying.wrote_without_block(connection.alias)
+    return result
+
+
+connection_created.connect(watch_other_engine)

@@ -73,13 +73,14 @@ def _patient(native: Any) -> type[Any]:
     class PatientCompiler(native):  # type: ignore[misc]
         def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
             found = super().execute_sql(*args, **kwargs)
-            if found not in (None, []):
+            if kwargs.get("chunked_fetch") and found is not None:
+                # At most one row.
+                found = list(found)
+            # One row of nothing but 0 and NULL is what aggregates answer for no row.
+            if found and (not isinstance(found, tuple) or any(found)):
                 return found
-            # Nearly always the rest of the WHERE clause excludes the row, and nothing is being committed.
-            under_way = in_flight.commits(self.connection)
-            if not under_way:
-                return found
-            in_flight.wait_for(self.connection, under_way, seconds=PATIENCE)
+            in_flight.wait_for(self.connection, in_flight.commits(self.connection), seconds=PATIENCE)
+            # Also where nothing is being committed: the commit may have come after the first look.
             return super().execute_sql(*args, **kwargs)
 
     PatientCompiler.__name__ = f"Patient{native.__name__}"

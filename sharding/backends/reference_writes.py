@@ -77,13 +77,13 @@ class ReferenceWriting:
         """
         table = reference_rows.table_of(self.query.get_meta().model)
         door = self.connection
-        travelling = reference_rows.as_stored(door, table.columns if copy else table.key)
+        travelling = reference_rows.as_stored(door, table.columns)
         answered = ", ".join(f"{door.ops.quote_name(column)}" for column in returned)
         with door.sharded_statements(), door.cursor() as cursor:
             cursor.execute(f"{sql} RETURNING {', '.join(filter(None, [answered, travelling]))}", params)
             rows = [tuple(row) for row in cursor.fetchall()]
         if rows:
-            self._copy(table, [row[len(returned) :] for row in rows], copy or reference_rows.delete)
+            self._copy(table, [row[len(returned) :] for row in rows], copy or reference_rows.remove)
         return [row[: len(returned)] for row in rows]
 
     def _copy(self, table: Table, rows: Sequence[Row], copy: Any) -> None:

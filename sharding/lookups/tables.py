@@ -186,7 +186,10 @@ def column_like(field: Any, *, primary_key: bool = False) -> Any:
     if field.db_index and not primary_key:
         # A SlugField has an index of its own, unless it is told otherwise.
         options["db_index"] = False
-    return type(field)(*args, **options, **kept)
+    made: Any = type(field)(*args, **options, **kept)
+    # What the row's field computes is computed: an entry takes the stored value.
+    made.pre_save = lambda entry, add: getattr(entry, made.attname)
+    return made
 
 
 def _refused(entry: models.Model, verb: str) -> LookupRefused:

@@ -132,8 +132,20 @@ def verify(lookup: Lookup, *, repair: bool = False, on_step: OnStep = lambda ste
         report.entries += step.rows
         report.add(step)
         on_step(step)
+    if repair:
+        _look_again(lookup, report, bucket_map)
     report.built = states.is_built(lookup.name)
     return report
+
+
+def _look_again(lookup: Lookup, report: Report, bucket_map: BucketMap) -> None:
+    """Repair rows whose value was taken: by an orphan, or a row of a shard that came later, and now it may be free."""
+    taken = [at for at in report.tallies if at[1] is Kind.TAKEN]
+    for at in taken:
+        del report.tallies[at]
+    for shard, _ in taken:
+        for step in lookup_rows.compare(lookup, shard, owned=set(bucket_map.buckets_of(shard)), repair=True):
+            report.add(step)
 
 
 def _moved(before: BucketMap, after: BucketMap) -> set[int]:

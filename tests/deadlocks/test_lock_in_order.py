@@ -3,12 +3,18 @@
 from __future__ import annotations
 
 import random
+import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import Any
 
 import pytest
-from django.db import OperationalError, connections, transaction
+from django.db import OperationalError, connections, models, transaction
 from django.db.transaction import TransactionManagementError
+from django.test.utils import isolate_apps
 
 from aggregator import fan_out
 from sharding import bucket_of, lock_in_order
@@ -158,6 +164,68 @@ def test_models_of_every_kind(rows: Rows):
     assert found == given
     assert [type(each) for each in found] == [type(each) for each in given]
     assert found[0] is found[-1]
+
+
+def first_lock_slowly(start: threading.Barrier) -> Callable[..., Any]:
+    """Let the first lock of each of two blocks be taken before the second one of either, as far as they let it."""
+
+    def slow(execute, sql, params, many, context):
+        found = execute(sql, params, many, context)
+        if "FOR UPDATE" in sql:
+            with suppress(threading.BrokenBarrierError):
+                start.wait(1)
+        return found
+
+    return slow
+
+
+def lock_at_once(*calls: Callable[[], Any]) -> None:
+    """Call lock_in_order() twice at once, each in a block of its own."""
+    slow = first_lock_slowly(threading.Barrier(2))
+
+    def block(call: Callable[[], Any]) -> None:
+        with connections["default"].execute_wrapper(slow), transaction.atomic(using="default"):
+            lock_in_order(*call())
+
+    with ThreadPoolExecutor(2) as pool:
+        for each in [pool.submit(elsewhere, partial(block, call)) for call in calls]:
+            each.result()
+
+
+def test_querysets_that_lock_by_themselves(transactional_db):
+    one, two = (Region.objects.create(name=name) for name in "12")
+
+    def regions(*order: Region) -> list[Any]:
+        return [Region.objects.select_for_update().filter(pk=each.pk) for each in order]
+
+    lock_at_once(lambda: regions(one, two), lambda: regions(two, one))
+
+
+@isolate_apps("tests.shop")
+def test_parents_and_children(transactional_db):
+    """A child's lock takes its parent's row along."""
+
+    class Ware(models.Model):
+        name = models.CharField(max_length=9)
+
+        class Meta:
+            app_label = "shop"
+
+    class Book(Ware):
+        class Meta:
+            app_label = "shop"
+
+    with connections["default"].schema_editor() as editor:
+        editor.create_model(Ware)
+        editor.create_model(Book)
+    try:
+        one, two = (Book.objects.create(name=name) for name in "12")
+        parents = {each.pk: Ware.objects.get(pk=each.pk) for each in (one, two)}
+        lock_at_once(lambda: [one, parents[two.pk]], lambda: [two, parents[one.pk]])
+    finally:
+        with connections["default"].schema_editor() as editor:
+            editor.delete_model(Book)
+            editor.delete_model(Ware)
 
 
 def test_a_row_that_was_deleted(orders):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from typing import Any, cast
 
 import pytest
@@ -21,7 +21,7 @@ from tests.messages import whole
 from tests.shop.models import Order, Region
 from tests.transactions.conftest import Rows
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = pytest.mark.django_db(databases=[*CLUSTER, "plain"], transaction=True, available_apps=SHOP_ONLY)
 
 
 @pytest.fixture(autouse=True)
@@ -74,6 +74,45 @@ def test_nothing_is_repeated_after_a_statement_without_block(rows: Rows):
     with held(rows) as row:
         notes = not_repeated(row, function)
     assert notes == committed("test_nothing_is_repeated_after_a_statement_without_block", "default")
+
+
+@pytest.mark.parametrize("how", ["by itself", "in a block"])
+def test_nothing_is_repeated_after_a_write_with_another_engine(rows: Rows, how: str):
+    """It has a transaction of its own, of which the door knows nothing."""
+
+    def function() -> None:
+        with transaction.atomic(using="plain") if how == "in a block" else nullcontext():
+            Region.objects.using("plain").create(name="north")
+        with transaction.atomic(using="default"):
+            row.lock()
+
+    with held(rows) as row:
+        notes = not_repeated(row, function)
+    assert notes == committed("test_nothing_is_repeated_after_a_write_with_another_engine", "plain")
+
+
+def test_nothing_is_repeated_after_several_statements_at_once(rows: Rows):
+    def function() -> None:
+        with connections["default"].cursor() as cursor:
+            cursor.execute("SELECT 1; INSERT INTO shop_region (name) VALUES ('north')")
+        with transaction.atomic(using="default"):
+            row.lock()
+
+    with held(rows) as row:
+        notes = not_repeated(row, function)
+    assert notes == committed("test_nothing_is_repeated_after_several_statements_at_once", "default")
+
+
+def test_a_joined_database_with_another_engine_is_a_part_of_the_block(rows: Rows):
+    @sharding.retry
+    def function() -> int:
+        with sharding.atomic("default", "plain"):
+            Region.objects.using("plain").create(name="north")
+            return row.lock()
+
+    with held(rows, calls=2) as row:
+        assert function() == 2
+    assert Region.objects.using("plain").count() == 1
 
 
 def test_nothing_is_repeated_when_a_callback_fails_after_the_commit(rows: Rows):

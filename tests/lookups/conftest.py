@@ -20,7 +20,8 @@ from tests.lookups.stored import NAMES, differences, tamper
 from tests.shop.models import Member, Seat
 
 # SQLite has neither two-phase commit nor several writers.
-collect_ignore = [] if servers.engine == "postgresql" else ["test_blocks.py", "test_build_online.py"]
+POSTGRESQL_ONLY = ["test_between_commits.py", "test_blocks.py", "test_build_online.py", "test_snapshots.py"]
+collect_ignore = [] if servers.engine == "postgresql" else POSTGRESQL_ONLY
 
 
 @pytest.fixture(scope="package", params=LAYOUTS, ids=str)

@@ -11,13 +11,10 @@ import pytest
 from django.db import IntegrityError, connections, transaction
 
 from aggregator import fan_out
-from sharding.backends import lookup_reads
-from sharding.lookups import states
 from sharding.testing.cluster import owners
-from sharding.testing.statements import assert_statements
 from tests.blocks import undone
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
-from tests.lookups.stored import EMAIL, emails
+from tests.lookups.stored import emails
 from tests.shop.models import Member, Region
 from tests.transactions.conftest import elsewhere
 
@@ -134,74 +131,3 @@ def test_the_loser_waits_for_a_block_that_is_rolled_back():
         assert waiting.is_alive()
     waiting.join(30)
     assert Member.objects.get(email="ada@x").tenant_id == b
-
-
-class CommitHeldBack:
-    """Writes in a thread, and stops between the commits of the control database and of the shard."""
-
-    def __init__(self, shard, write):
-        self.shard, self.write = shard, write
-        self.decided, self.go_on = threading.Event(), threading.Event()
-        self.thread = threading.Thread(target=lambda: elsewhere(self._run))
-
-    def _run(self):
-        with connections[self.shard].execute_wrapper(self._stop):
-            self.write()
-
-    def _stop(self, execute, sql, params, many, context):
-        if sql.startswith("COMMIT PREPARED"):
-            self.decided.set()
-            assert self.go_on.wait(30)
-        return execute(sql, params, many, context)
-
-    def __enter__(self):
-        self.thread.start()
-        assert self.decided.wait(30)
-        return self
-
-    def __exit__(self, *exc_info):
-        self.go_on.set()
-        self.thread.join(30)
-
-
-@pytest.mark.parametrize(
-    "ask",
-    [
-        lambda rows: rows.get().email,
-        lambda rows: rows.first().email,
-        lambda rows: next(iter(rows)).email,
-        lambda rows: rows.values_list("email", flat=True)[0],
-        lambda rows: rows.exists() and "ada@x",
-    ],
-    ids=["get", "first", "list", "values", "exists"],
-)
-def test_a_reader_waits_for_the_row_of_a_committed_entry(ask):
-    tenant = tenant_on("shard_a")
-    with CommitHeldBack("shard_a", lambda: Member.objects.create(tenant_id=tenant, email="ada@x")) as writer:
-        assert emails() == {"ada@x"}
-        threading.Timer(0.1, writer.go_on.set).start()
-        assert ask(Member.objects.filter(email="ada@x")) == "ada@x"
-
-
-def test_it_does_not_wait_for_ever():
-    tenant = tenant_on("shard_a")
-    with CommitHeldBack("shard_a", lambda: Member.objects.create(tenant_id=tenant, email="ada@x")):
-        before = time.monotonic()
-        assert not Member.objects.filter(email="ada@x").exists()
-        assert lookup_reads.PATIENCE <= time.monotonic() - before < 5
-
-
-def test_a_row_that_the_rest_of_the_query_excludes_is_not_waited_for():
-    Member.objects.create(tenant_id=tenant_on("shard_a"), email="ada@x", city="Rome")
-    assert states.is_built(EMAIL)
-    with assert_statements({"default": 1, "shard_a": 2}) as sent:
-        assert not Member.objects.filter(email="ada@x", city="Oslo").exists()
-    assert "pg_prepared_xacts" in sent["shard_a"][1]
-
-
-def test_deleted_while_it_is_read():
-    """The entry goes first, so that nobody is sent to a row that is gone."""
-    ada = Member.objects.create(tenant_id=tenant_on("shard_a"), email="ada@x")
-    with CommitHeldBack("shard_a", ada.delete):
-        assert not Member.objects.filter(email="ada@x").exists()
-        assert fan_out(Member.objects).filter(email="ada@x").exists()

@@ -15,7 +15,7 @@ from sharding.operations import lookup_orphans, lookup_rows, lookups
 from sharding.testing.cluster import owners
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.lookups.stored import EMAIL, differences, entries, lookup, tamper
-from tests.lookups.test_blocks import CommitHeldBack
+from tests.lookups.test_between_commits import CommitHeldBack
 from tests.shop.models import Member
 from tests.transactions.conftest import elsewhere
 

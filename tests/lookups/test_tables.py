@@ -64,6 +64,23 @@ def test_columns_keep_their_type_and_nothing_else(isolated):
     assert amount.column == "the_amount"
 
 
+def test_an_entry_takes_the_stored_value_of_a_field_that_computes_its_own(isolated):
+    class Slug(models.SlugField):
+        def pre_save(self, model_instance, add):
+            return model_instance.title.lower()
+
+    class Article(Uuid):
+        shard_key = "tenant_id"
+        lookups = [LookupIndex(fields=["slug"])]
+        tenant_id = models.IntegerField()
+        title = models.CharField(max_length=40)
+        slug = Slug()
+
+    [made] = registry.get(Article).lookups
+    field = made.model._meta.get_field("slug")
+    assert field.pre_save(made.model(slug="stored"), True) == "stored"
+
+
 @pytest.mark.parametrize(
     ("pk", "expected"),
     [

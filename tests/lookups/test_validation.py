@@ -6,6 +6,7 @@ import pytest
 from django.core.exceptions import ValidationError
 from django.forms import modelform_factory
 
+from sharding import scope
 from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER, tenant_on
 from tests.shop.models import Member, Seat
@@ -72,3 +73,22 @@ def test_a_form(ada, elsewhere):
         {"tenant_id": elsewhere, "email": "ada@example.com", "city": "Oslo"}
     )
     assert form.errors == {"email": ["Member with this Email already exists."]}
+
+
+@pytest.mark.parametrize(
+    "values", [{"email": "ada@example.com"}, {"provider": "p", "subject": 1}], ids=["field", "fields"]
+)
+def test_a_value_of_another_key_than_the_scopes(ada, elsewhere, values):
+    with scope(elsewhere, of=Member):
+        assert errors(Member(tenant_id=elsewhere, **values))
+
+
+def test_a_proxy_says_it_once(isolated, ada, elsewhere):
+    class Guest(Member):
+        class Meta:
+            proxy = True
+            app_label = "shop"
+
+    assert errors(Guest(tenant_id=elsewhere, email="ada@example.com")) == {
+        "email": ["Member with this Email already exists."]
+    }

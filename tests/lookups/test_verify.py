@@ -13,6 +13,7 @@ from sharding.operations.lookup_rows import Kind
 from tests.layouts import CLUSTER
 from tests.lookups.stored import ACCOUNT, EMAIL, change, differences_of, entries, lookup, shard_of, tamper
 from tests.shards.command import refused, run
+from tests.shop.models import Member
 
 pytestmark = [pytest.mark.django_db(databases=CLUSTER), pytest.mark.usefixtures("forget")]
 
@@ -91,3 +92,20 @@ def test_in_chunks(rows, monkeypatch, small_chunks):
     report = lookups.verify(lookup())
     assert {kind for _, kind in report.tallies} == {Kind.MISSING, Kind.ORPHAN}
     assert (report.rows, report.entries) == (7, 6)
+
+
+def test_two_rows_whose_entries_are_exchanged(rows):
+    """The value of each is taken until the other one's entry is put right."""
+    one, two = rows[2:4]
+    for row, email in ((one, "between@x"), (two, one.email), (one, two.email)):
+        tamper().filter(pk=row.pk).update(email=email)
+    run("lookup", "verify", "--repair", EMAIL)
+    assert differences_of(EMAIL) == []
+
+
+def test_a_value_that_an_orphan_has(rows):
+    tamper().filter(pk=rows[2].pk)._raw_delete("default")
+    orphan = lookup().model(pk=Member._meta.pk.mint(rows[2].bucket), bucket=rows[2].bucket, email=rows[2].email)
+    tamper().bulk_create([orphan])
+    run("lookup", "verify", "--repair", EMAIL)
+    assert differences_of(EMAIL) == []

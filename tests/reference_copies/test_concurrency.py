@@ -14,6 +14,7 @@ from django.db.models import F
 from sharding import reference_sync, routing
 from sharding.control import ReferenceCopies
 from tests.layouts import CLUSTER, SHOP_ONLY
+from tests.lookups.test_between_commits import CommitHeldBack
 from tests.reference.copies import MODELS, everywhere, rows_of
 from tests.shop.models import Country
 from tests.transactions.conftest import elsewhere, prepared
@@ -105,3 +106,18 @@ def test_no_write_is_missed_by_a_shard_that_is_brought_up_to_date(finland: Count
     everything: list[Any] = []
     assert run_all(write, copy) == []
     assert len(everything) == 10
+
+
+def test_a_row_is_deleted_while_its_insert_commits(transactional_db: None) -> None:
+    """A shard that has not committed it yet does not see it, and has to wait for it."""
+    with CommitHeldBack("shard_b", lambda: Country.objects.create(code="FI", name="Finland")) as writer:
+        threading.Timer(0.2, writer.go_on.set).start()
+        assert Country.objects.filter(code="FI").delete()[0] == 1
+    assert everywhere(Country) == []
+
+
+def test_a_row_is_changed_while_its_insert_commits(transactional_db: None) -> None:
+    with CommitHeldBack("shard_b", lambda: Country.objects.create(code="FI", name="Finland")) as writer:
+        threading.Timer(0.2, writer.go_on.set).start()
+        assert Country.objects.filter(code="FI").update(name="Suomi") == 1
+    assert everywhere(Country)[0][2] == "Suomi"

@@ -285,3 +285,28 @@ def test_no_difference_is_told_that_goes_away_by_itself(rows, monkeypatch):
     later = lambda seconds: native("shard_a", "UPDATE shop_country SET name = 'Finland' WHERE code = 'FI'")  # noqa: E731
     monkeypatch.setattr("sharding.operations.reference_audit.time.sleep", later)
     assert lines(run("audit"))[-1] == "Every row is where it belongs."
+
+
+def test_unique_values_are_exchanged(rows):
+    """As a data migration leaves them that makes the rows on each database in another order."""
+    Customer.objects.create(tenant_id=tenant_on("shard_b"), name="Ada", country=rows)
+    for old, new in (("FI", "x"), ("SE", "FI"), ("x", "SE")):
+        native("shard_b", "UPDATE shop_country SET code = %s WHERE code = %s", new, old)
+    reference_sync.bring_up_to_date("shard_b")
+    everywhere(Country)
+
+
+def test_a_surplus_row_is_in_the_way(rows):
+    Customer.objects.create(tenant_id=tenant_on("shard_b"), name="Ada", country=rows)
+    native("shard_b", "DELETE FROM shop_country_neighbours")
+    native("shard_b", "UPDATE shop_customer SET country_id = 77")
+    native("shard_b", "UPDATE shop_country SET id = 77 WHERE code = %s", "FI")
+    message = whole(
+        "The rows of shop.Country cannot be copied to 'shard_b': rows that only shard_b has are in the way, and "
+        "shop.Customer refers to them (primary key 77). Let these refer to other rows, and copy again."
+    )
+    with pytest.raises(ReferenceOutdated, match=message):
+        reference_sync.bring_up_to_date("shard_b")
+    native("shard_b", "UPDATE shop_customer SET country_id = NULL")
+    reference_sync.bring_up_to_date("shard_b")
+    everywhere(Country)
