@@ -13,8 +13,8 @@ MUTATIONS = [
         "    try:\n        failures = at_once(participants, lambda each: _execute(each, "
         'f"PREPARE TRANSACTION {_name(gids, each)}"))\n'
         "        if failures:\n            raise failures[0][1]\n"
-        "        interruption = _decide(control, participants, transaction)\n",
-        "    try:\n        interruption = _decide(control, participants, transaction)\n"
+        "        _decide(control, participants, transaction, asked)\n",
+        "    try:\n        _decide(control, participants, transaction, asked)\n"
         "        failures = at_once(participants, lambda each: _execute(each, "
         'f"PREPARE TRANSACTION {_name(gids, each)}"))\n'
         "        if failures:\n            raise failures[0][1]\n",

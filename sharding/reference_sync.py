@@ -208,9 +208,9 @@ def _write_at_once(shard: Any, table: Table, drift: Drift) -> None:
         if not kept:
             raise
         raise ReferenceOutdated(
-            f"The rows of {drift.model} cannot be copied to {shard.alias!r}: rows that only {shard.alias} has are in the "
-            f"way, and {', '.join(drift.referred_to)} refers to them (primary key {', '.join(sorted(kept))}). Let these "
-            f"refer to other rows, and copy again.",
+            f"The rows of {drift.model} cannot be copied to {shard.alias!r}: rows that only {shard.alias} has are in "
+            f"the way, and {', '.join(drift.referred_to)} refers to them (primary key {', '.join(sorted(kept))}). Let "
+            f"these refer to other rows, and copy again.",
             table=table.name,
             alias=shard.alias,
         ) from error

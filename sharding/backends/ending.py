@@ -34,6 +34,8 @@ def commit(door: Any) -> None:
         door.run_on_commit += participant.take_callbacks()
     writers = _writers(door)
     if len(writers) <= 1:
+        for alias in set(writers) & door.participants.keys():
+            door.run_on_commit = door.participants[alias].keep_callbacks(door.run_on_commit)
         _commit_in_turn(door, writers)
         return
     _refuse_inner(door, writers)
@@ -110,10 +112,13 @@ def _commit_in_two_phases(door: Any, writers: list[str]) -> None:
     involved = [everyone.pop(alias) for alias in writers if alias != door.alias]
     cluster = cluster_map.uuid()
     assert cluster is not None
+    late = [each for each in everyone.values() if each.ends_last]
+    for each in late:
+        del everyone[each.alias]
     try:
         _commit_readers(everyone)
     except BaseException:
-        door.participants = {**everyone, **{each.alias: each for each in involved}}
+        door.participants = {**everyone, **{each.alias: each for each in [*late, *involved]}}
         door.roll_back_everything()
         raise
     try:
@@ -121,9 +126,16 @@ def _commit_in_two_phases(door: Any, writers: list[str]) -> None:
     except CommitInDoubt:
         door.drop_connection()
         door.run_on_commit = []
+        sequential.roll_back(late)
         raise
-    if door.has_lost_connection():
-        door.drop_connection()
+    except BaseException:
+        sequential.roll_back(late)
+        raise
+    finally:
+        # Otherwise the end of the block would raise this connection's error, also for a block that is committed.
+        if door.has_lost_connection():
+            door.drop_connection()
+    sequential.end_last(late)
 
 
 def _commit_readers(readers: dict[str, Participant]) -> None:
@@ -172,6 +184,7 @@ class _ControlPart:
     def __init__(self, door: Any) -> None:
         self.alias = door.alias
         self.connection = door
+        self.ends_last = door.ends_last
 
     def commit(self) -> None:
         try:

@@ -2,8 +2,8 @@
 INSERT, UPDATE and DELETE of rows that have lookups: the entries change with the rows, in one transaction.
 
 The statement itself says which rows it wrote and what they are now (RETURNING), so that expressions, defaults and
-conflicts are all the same. An UPDATE that sets no looked-up column, or one row's to the values it has, stays a statement
-by itself: what a trigger makes of such a column then is not seen.
+conflicts are all the same. An UPDATE that sets no looked-up column, or one row's to the values it has, stays a
+statement by itself: what a trigger makes of such a column then is not seen.
 """
 
 from __future__ import annotations

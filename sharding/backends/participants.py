@@ -11,6 +11,7 @@ from django.db import DatabaseError, InterfaceError, connections
 from django.db.transaction import Atomic, TransactionManagementError
 
 from sharding import cluster_map
+from sharding.commits import recovery
 
 
 class Participant:
@@ -29,6 +30,8 @@ class Participant:
         self.connection: Any = cluster_map.connection_of(alias)
         #: The database's own id of its transaction, once it was asked for and if it wrote.
         self.transaction_id: str | None = None
+        #: Whether it only read, and keeps its locks until what others wrote is committed.
+        self.ends_last = False
         #: Savepoints of the door that exist here too, oldest first: always the first ones of the door's.
         self.savepoints: list[str] = []
         #: How many of its own callbacks waited for the commit at each of them.
@@ -78,7 +81,7 @@ class Participant:
         # Other systems cannot be asked.
         if self.connection.vendor != "postgresql":
             return True
-        self.transaction_id = transaction_id(self.connection)
+        self.transaction_id, self.ends_last = state_of(self.connection)
         return self.transaction_id is not None
 
     def can_prepare(self) -> bool:
@@ -87,10 +90,22 @@ class Participant:
 
     def take_callbacks(self) -> list[Any]:
         """Return what waits for this database's own commit, which is not the block's, and forget it here."""
-        if self._atomic is None:
+        if self._atomic is None or self.goes_on:
+            # What waits there waits for the end of the block around this one.
             return []
         taken, self.connection.run_on_commit = self.connection.run_on_commit, []
         return list(taken)
+
+    def keep_callbacks(self, callbacks: list[Any]) -> list[Any]:
+        """Let callbacks of the door's block wait for the block around this one, if there is one; return the others."""
+        if not self.goes_on:
+            return callbacks
+        outer = set(self.connection.savepoint_ids)
+        self.connection.run_on_commit += [(outer, *rest) for _, *rest in callbacks]
+        return []
+
+    def is_inside(self) -> bool:
+        return self._atomic is not None and any(each is self._atomic for each in self.connection.atomic_blocks)
 
     def commit(self) -> None:
         if self._atomic is not None:
@@ -145,6 +160,22 @@ def roll_back_all(participants: Iterable[Participant]) -> None:
         raise failure
 
 
+def abandon(participants: Iterable[Participant]) -> None:
+    """
+    Take those out of a block that has ended which an interruption has kept inside.
+
+    Otherwise the next block would be nested there in one that nobody ends, and what it writes would be lost.
+    """
+    for each in participants:
+        if each.is_inside():
+            # What it has prepared is not touched.
+            recovery.finish_later(twice=True)
+            try:
+                each.roll_back()
+            except Exception:
+                each.connection.close()
+
+
 #: Whether max_prepared_transactions is more than 0, by alias.
 _prepares: dict[str, bool] = {}
 
@@ -168,12 +199,17 @@ def is_aborted(connection: Any) -> bool:
     return bool(raw.info.transaction_status.name == "INERROR")
 
 
-def transaction_id(connection: Any) -> str | None:
-    """Ask PostgreSQL for the id of the open transaction, which it is given at its first write; None without one."""
+def state_of(connection: Any) -> tuple[str | None, bool]:
+    """
+    Ask PostgreSQL for the id of the open transaction, and whether it may end after those that wrote.
+
+    It is given an id at its first write. Without one it may still hold advisory locks and notifications, which end with
+    it; a serializable one must end before the others commit, because it may fail.
+    """
     with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_current_xact_id_if_assigned()::text")
-        found: str | None = cursor.fetchone()[0]
-    return found
+        cursor.execute("SELECT pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')")
+        number, isolation = cursor.fetchone()
+    return number, number is None and isolation != "serializable"
 
 
 def total_changes(connection: Any) -> int:

@@ -17,6 +17,7 @@ from sharding import cluster_map, conf
 from sharding.backends import ending
 from sharding.backends import participants as databases
 from sharding.backends.participants import Participant
+from sharding.commits import background, waiting
 from sharding.commits.compensations import Compensation
 
 #: What Django's connect() resets, although an atomic block may be open at the door before it has a connection.
@@ -36,6 +37,7 @@ class DoorTransactions:
 
     alias: str
     connection: Any
+    vendor: str
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -48,6 +50,8 @@ class DoorTransactions:
         self.commits_one_by_one = False
         #: What to call if only a part of the block commits, in the order of registration.
         self.compensations: list[Compensation] = []
+        #: Whether the control database was only read, and keeps its locks until what others wrote is committed.
+        self.ends_last = False
         self._changes = 0
 
     # Which databases take part
@@ -60,6 +64,7 @@ class DoorTransactions:
         """
         door: Any = self
         if not door.in_atomic_block:
+            self._abandon_interrupted_block()
             if alias != door.alias and door.connection is not None and not door.autocommit:
                 raise TransactionManagementError(
                     f"Autocommit is off on {door.alias!r}, and a shard cannot take part in a transaction that no "
@@ -72,10 +77,26 @@ class DoorTransactions:
             return
         participant = self.participants.get(alias)
         if participant is None:
+            self._refuse_durable(alias)
             participant = Participant(alias, borrowed=self._is_borrowed(), depth=len(self.open_savepoints))
             self.participants[alias] = participant
         if self.open_savepoints:
             participant.establish(self._shared_savepoints())
+
+    def _abandon_interrupted_block(self) -> None:
+        if self.participants:
+            left, self.participants = self.participants, {}
+            databases.abandon(left.values())
+
+    def _refuse_durable(self, alias: str) -> None:
+        door: Any = self
+        if cluster_map.connection_of(alias).in_atomic_block and any(
+            block.durable and not block._from_testcase for block in door.atomic_blocks if not self._is_borrowed()
+        ):
+            raise RuntimeError(
+                f"A durable atomic block cannot write to {alias!r} while that database is inside an atomic block of "
+                f"its own, with which it would end. Open transaction.atomic(durable=True) outside of it."
+            )
 
     def join(self, alias: str) -> None:
         """
@@ -89,7 +110,12 @@ class DoorTransactions:
         if alias not in self.participants:
             databases.refuse_own_transaction(alias, in_testcase=self._is_borrowed())
         self.enlist(alias)
-        self.participants[alias].joined = True
+        participant = self.participants[alias]
+        participant.joined = True
+        if participant.connection.vendor == "postgresql":
+            # Transactions of ours may be prepared there from now on.
+            waiting.watch(participant.connection)
+            background.begin()
 
     def _is_borrowed(self) -> bool:
         """Return whether the transactions belong to a TestCase."""
@@ -127,7 +153,7 @@ class DoorTransactions:
             return
         opens_block = force_begin_transaction_with_broken_autocommit and not autocommit
         if opens_block:
-            self.participants = {}
+            self._abandon_interrupted_block()
             self.open_savepoints = []
             self.compensations = []
             if self._begins_late():
@@ -178,6 +204,8 @@ class DoorTransactions:
     @contextmanager
     def _keeping_block_state(self) -> Iterator[None]:
         kept = {name: getattr(self, name) for name in BLOCK_STATE if hasattr(self, name)}
+        # A health check may close the lost session of the control database, which is no end of the block.
+        kept["participants"], self.participants = self.participants, {}
         self.in_atomic_block = False
         try:
             yield
@@ -255,12 +283,16 @@ class DoorTransactions:
             if not self.pending:
                 super()._commit()  # type: ignore[misc]
             return
+        everyone = list(self.participants.values())
         try:
             ending.commit(self)
         except BaseException:
-            if self.participants:
-                self.roll_back_everything()
             door: Any = self
+            try:
+                if self.participants or self.has_open_transaction():
+                    self.roll_back_everything()
+            finally:
+                databases.abandon(everyone)
             # Django does so itself after errors of a database, but not after ours.
             door.run_on_commit = []
             raise
@@ -293,12 +325,16 @@ class DoorTransactions:
             self.drop_connection()
 
     def has_lost_connection(self) -> bool:
-        return bool(self.connection is None or getattr(self.connection, "closed", False))
+        raw = self.connection
+        # An interruption may have left an answer unread.
+        return bool(raw is None or raw.closed or raw.info.transaction_status.name == "ACTIVE")
 
     def has_open_transaction(self) -> bool:
         """Return whether the control database's own part is known to be neither committed nor rolled back."""
-        raw = self.connection
-        return raw is not None and raw.info.transaction_status.name in {"INTRANS", "INERROR"}
+        raw: Any = self.connection
+        if raw is None or self.vendor == "sqlite":
+            return raw is not None and bool(raw.in_transaction)
+        return raw.info.transaction_status.name in {"INTRANS", "INERROR"}
 
     def drop_connection(self) -> None:
         """Forget a lost connection in the middle of the block, whose end must not open another."""
@@ -311,11 +347,13 @@ class DoorTransactions:
     def wrote(self) -> bool:
         """Ask the control database whether the block changed anything there."""
         door: Any = self
+        self.ends_last = False
         if self.pending:
             return False
         if door.vendor == "sqlite":
             return databases.total_changes(door) != self._changes
-        return databases.transaction_id(door) is not None
+        number, self.ends_last = databases.state_of(door)
+        return number is not None
 
     def _rollback(self) -> None:
         left, self.participants = self.participants, {}

@@ -38,8 +38,7 @@ def at_once(participants: Sequence[P], act: Callable[[P], None]) -> list[tuple[P
     outcomes: list[BaseException | None] = []
     try:
         for each in others:
-            # One by one: if a thread cannot be had, those before it are waited for all the same.
-            futures.append(_threads().submit(copy_context().run, act, each))
+            futures.append(_begun(act, each))
         try:
             act(first)
             outcomes.append(None)
@@ -52,12 +51,27 @@ def at_once(participants: Sequence[P], act: Callable[[P], None]) -> list[tuple[P
     return [(each, error) for each, error in zip(participants, outcomes, strict=True) if error is not None]
 
 
+def _begun(act: Callable[[P], None], participant: P) -> Future[None]:
+    try:
+        return _threads().submit(copy_context().run, act, participant)
+    except RuntimeError:
+        # No thread is to be had: there are too many, or the main thread has ended. So it is done here, before the rest.
+        done: Future[None] = Future()
+        try:
+            act(participant)
+            done.set_result(None)
+        except BaseException as error:
+            done.set_exception(error)
+        return done
+
+
 def _outcome(future: Future[None]) -> BaseException | None:
-    interruption: KeyboardInterrupt | None = None
+    interruption: BaseException | None = None
     while True:
         try:
             return future.exception() or interruption
-        except KeyboardInterrupt as error:
+        except BaseException as error:
+            # KeyboardInterrupt, or what the handler of another signal raises (Celery's soft time limit, for one).
             # The other thread goes on using the connection: nothing else may before it is through.
             interruption = error
 

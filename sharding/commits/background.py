@@ -31,9 +31,14 @@ def begin() -> None:
     global _begun
     if _begun or not allowed or not conf.current().recover_in_process:
         return
-    _begun = True
     recovery.finish_later()
-    threading.Thread(target=_watch, name="shardkit-waiting", daemon=True).start()
+    try:
+        threading.Thread(target=_watch, name="shardkit-waiting", daemon=True).start()
+    except RuntimeError as error:
+        # Too many threads, or the end of the process. The next connection begins it.
+        logger.warning("Statements that wait are not looked after (%s).", error)
+        return
+    _begun = True
 
 
 def _watch() -> None:

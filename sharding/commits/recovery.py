@@ -94,8 +94,14 @@ def finish_later(*, twice: bool = False) -> None:
             _due.append(now + conf.current().recover_after)
         _asked.set()
         if _thread is None:
-            _thread = threading.Thread(target=_finish_all, name="shardkit-recovery", daemon=True)
-            _thread.start()
+            thread = threading.Thread(target=_finish_all, name="shardkit-recovery", daemon=True)
+            try:
+                thread.start()
+            except RuntimeError as error:
+                # Too many threads, or the end of the process. The next one that asks begins it, or `shards recover`.
+                logger.warning("Transactions in doubt are left to `manage.py shards recover` (%s).", error)
+                return
+            _thread = thread
 
 
 def _finish_all() -> None:

@@ -28,6 +28,8 @@ class Part(Protocol):
 
     alias: str
     connection: Any
+    #: Whether it only read, and keeps its locks until what others wrote is committed.
+    ends_last: bool
 
     def commit(self) -> None: ...
 
@@ -64,26 +66,47 @@ def commit(
         Exception: a database refused before any had committed what it wrote; nothing stands.
         BaseException: the program was interrupted; the compensations are left to `shards recover`.
     """
+    late = [each for each in readers if each.ends_last] if writers else []
     left = [*readers, *writers]
     try:
-        for each in readers:
+        for each in [each for each in readers if each not in late]:
             left.remove(each)
             each.commit()
         log = _prepared(writers, compensations, block) if len(writers) > 1 else None
     except BaseException:
-        _roll_back(left)
+        roll_back(left)
         raise
-    partial = _commit_in_turn(writers, log)
+    try:
+        partial = _commit_in_turn(writers, log)
+    except BaseException:
+        roll_back(late)
+        raise
     if partial is None:
+        end_last(late)
         if log is not None:
             compensating.forget(log)
         return None
+    roll_back(late)
     nothing_stands = not (partial.committed or partial.in_doubt)
     if nothing_stands and log is not None:
         compensating.forget(log)
     if nothing_stands or len(writers) == 1 or not isinstance(partial.error, Exception):
         raise partial.error
     return partial
+
+
+def end_last(readers: Sequence[Part]) -> None:
+    """End what only read, once what was written stands: their locks are kept until then. Nothing can fail any more."""
+    left = list(readers)
+    try:
+        while left:
+            each = left.pop(0)
+            try:
+                each.commit()
+            except Error as error:
+                logger.info("%s was lost after it had only been read (%s).", each.alias, type(error).__name__)
+    finally:
+        roll_back(left)
 
 
 def _prepared(writers: Sequence[Part], compensations: Sequence[Compensation], block: str) -> Log | None:
@@ -127,7 +150,7 @@ def _commit_in_turn(writers: Sequence[Part], log: Log | None) -> Partial | None:
                 logger.warning("%s was lost after it had committed its part of %s.", each.alias, log and log.block)
                 continue
             rest = writers[place + 1 :]
-            _roll_back(rest)
+            roll_back(rest)
             if not isinstance(error, Exception):
                 # Nobody knows in which state the interruption has left it.
                 each.connection.close()
@@ -170,7 +193,8 @@ def _is_closed(connection: Any, raw: Any) -> bool:
     return connection.vendor == "postgresql" and (raw is None or bool(raw.closed))
 
 
-def _roll_back(left: Sequence[Part]) -> None:
+def roll_back(left: Sequence[Part]) -> None:
+    """Roll back what is open, whatever becomes of each."""
     for each in left:
         try:
             each.roll_back()

@@ -14,7 +14,7 @@ from contextlib import AbstractContextManager
 from typing import Any, Protocol
 from uuid import UUID
 
-from django.db import DatabaseError, InterfaceError
+from django.db import DatabaseError, Error, InterfaceError
 
 from sharding.commits import decisions, recovery, sessions
 from sharding.commits.at_once import at_once
@@ -70,19 +70,21 @@ def commit(control: Control, participants: Sequence[Participant], transaction: s
         CommitInDoubt: the control database was lost while it decided.
     """
     gids = {each.alias: Gid(cluster, transaction, each.alias) for each in participants}
+    asked: list[str] = []
+    interruption: BaseException | None = None
     try:
         failures = at_once(participants, lambda each: _execute(each, f"PREPARE TRANSACTION {_name(gids, each)}"))
         if failures:
             raise failures[0][1]
-        interruption = _decide(control, participants, transaction)
-    except CommitInDoubt:
-        _leave(participants)
-        recovery.finish_later()
-        raise
-    except BaseException:
-        _abort(control, participants, gids)
-        raise
+        _decide(control, participants, transaction, asked)
+    except BaseException as error:
+        if not _stands(control, participants, transaction, asked, error):
+            _abort(control, participants, gids)
+            raise
+        interruption = error
     try:
+        if interruption is not None:
+            logger.warning("The control database was lost after it had committed %s.", transaction)
         _leave(participants)
         _carry_out(participants, gids, transaction)
         _forget(control)
@@ -90,47 +92,43 @@ def commit(control: Control, participants: Sequence[Participant], transaction: s
         # Interrupted, by the handler of a signal for one. The block is committed all the same.
         recovery.finish_later()
         raise
-    if interruption is not None:
+    if interruption is not None and not isinstance(interruption, Error):
         raise interruption
 
 
-def _decide(control: Control, participants: Sequence[Participant], transaction: str) -> BaseException | None:
-    """Commit the decision; return what interrupted the program meanwhile, such as KeyboardInterrupt."""
+def _decide(control: Control, participants: Sequence[Participant], transaction: str, asked: list[str]) -> None:
+    """Commit the decision; ``asked`` is filled before the question whose answer decides is sent."""
     aliases = [each.alias for each in participants]
-    # What fails here has decided nothing.
     if control.pending:
         control.ensure_connection()
+        asked.append(transaction)
+        with control.autocommit_cursor() as cursor:
+            _insert(cursor, transaction, aliases)
     else:
         with control.cursor() as cursor:
             _insert(cursor, transaction, aliases)
+        asked.append(transaction)
+        control.commit_own_part()
+
+
+def _stands(
+    control: Control, participants: Sequence[Participant], transaction: str, asked: list[str], error: BaseException
+) -> bool:
+    """
+    Return whether the block is committed although ``error`` was raised before that was known.
+
+    Raises:
+        CommitInDoubt: nobody can tell now, and what is prepared stays as it is.
+    """
     try:
-        if control.pending:
-            with control.autocommit_cursor() as cursor:
-                _insert(cursor, transaction, aliases)
-        else:
-            control.commit_own_part()
-    except BlockAborted:
-        raise
-    except BaseException as error:
-        if sessions.is_refusal(error) or control.has_open_transaction():
-            raise
+        if not asked or isinstance(error, BlockAborted) or sessions.is_refusal(error) or control.has_open_transaction():
+            return False
         # The question was sent, and the answer did not come. Who inserts the row first decides.
-        if not _was_committed(participants, transaction, error):
-            raise
-        logger.warning("The control database was lost after it had committed %s.", transaction)
-        return None if isinstance(error, Exception) else error
-    return None
-
-
-def _insert(cursor: Any, transaction: str, aliases: list[str]) -> None:
-    if not decisions.decide(cursor, transaction, aliases):
-        raise _aborted(transaction)
-
-
-def _was_committed(participants: Sequence[Participant], transaction: str, error: BaseException) -> bool:
-    try:
         return recovery.settle(transaction, {each.alias: each.transaction_id for each in participants})
-    except Exception as unknown:
+    except BaseException as unknown:
+        # Also when the program is interrupted again: it may be committed, so nothing may be rolled back.
+        _leave(participants)
+        recovery.finish_later()
         raise CommitInDoubt(
             f"The control database was lost while it committed this block ({type(error).__name__}), and does not "
             f"answer now ({type(unknown).__name__}), so it is not known whether the block is stored. All or nothing of "
@@ -138,6 +136,11 @@ def _was_committed(participants: Sequence[Participant], transaction: str, error:
             f"it.",
             transaction=transaction,
         ) from error
+
+
+def _insert(cursor: Any, transaction: str, aliases: list[str]) -> None:
+    if not decisions.decide(cursor, transaction, aliases):
+        raise _aborted(transaction)
 
 
 def _carry_out(participants: Sequence[Participant], gids: dict[str, Gid], transaction: str) -> None:
@@ -148,9 +151,12 @@ def _carry_out(participants: Sequence[Participant], gids: dict[str, Gid], transa
         return
     for each, error in failures:
         logger.warning("%s has yet to commit %s (%s).", each.alias, transaction, type(error).__name__)
+        if _is_busy(each.connection):
+            each.connection.close()
     recovery.finish_later()
     for _, error in failures:
-        if not isinstance(error, Exception):
+        # The handler of a signal may raise whatever it likes.
+        if not isinstance(error, Error):
             raise error
 
 
@@ -175,7 +181,8 @@ def _forget(control: Control) -> None:
 def _abort(control: Control, participants: Sequence[Participant], gids: dict[str, Gid]) -> None:
     """Roll everything back, as far as the databases can be reached: what they have prepared is presumed aborted."""
     for each in participants:
-        lost, prepared = sessions.is_lost(each.connection), _is_outside(each.connection)
+        prepared = _is_outside(each.connection)
+        lost = sessions.is_lost(each.connection) or _is_busy(each.connection)
         if lost:
             # Its server may still be at PREPARE, and done with it only after the ROLLBACK PREPARED below.
             recovery.finish_later(twice=True)
@@ -192,7 +199,13 @@ def _abort(control: Control, participants: Sequence[Participant], gids: dict[str
 def _is_outside(connection: Any) -> bool:
     """Return whether no transaction is open on the connection any more: PREPARE has ended it, or its loss."""
     raw = connection.connection
-    return raw is None or raw.info.transaction_status.name in {"IDLE", "UNKNOWN"}
+    return raw is None or raw.info.transaction_status.name in {"IDLE", "UNKNOWN", "ACTIVE"}
+
+
+def _is_busy(connection: Any) -> bool:
+    """Return whether an interruption has left the answer to PREPARE unread; the rollback closes the connection."""
+    raw = connection.connection
+    return raw is not None and raw.info.transaction_status.name == "ACTIVE"
 
 
 def _leave(participants: Sequence[Participant]) -> None:

@@ -37,8 +37,14 @@ class Running:
 _running: dict[int, Running] = {}
 
 
-def note(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
-    """Keep account of a statement while it runs: an execute wrapper of every shard's connection."""
+def watch(connection: Any) -> None:
+    """Keep account of the statements of a connection to a database where transactions of ours may be prepared."""
+    if _note not in connection.execute_wrappers:
+        connection.execute_wrappers.append(_note)
+
+
+def _note(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
+    """Keep account of a statement while it runs: an execute wrapper."""
     thread = threading.get_ident()
     _running[thread] = Running(context["connection"].alias, time.monotonic())
     try:

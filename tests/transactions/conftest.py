@@ -18,12 +18,15 @@ from tests.shop.models import Customer, Line, Note, Order, OrderTag, Region, Tag
 # SQLite has no sessions that could be ended, and prepares nothing.
 POSTGRESQL_ONLY = [
     "test_decisions.py",
+    "test_interruptions.py",
     "test_joined_cluster_of_one.py",
     "test_lost_commits.py",
     "test_lost_sessions.py",
     "test_prepared_checks.py",
+    "test_readers.py",
     "test_recovery.py",
     "test_recovery_thread.py",
+    "test_threads.py",
     "test_two_phases.py",
     "test_wire.py",
 ]

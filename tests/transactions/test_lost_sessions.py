@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pytest
 from django.db import DatabaseError, connections, transaction
@@ -99,3 +100,20 @@ def test_a_control_database_that_is_lost_before_the_commit(rows: Rows) -> None:
         block()
     assert stored() == before
     assert not any(connections[alias].in_atomic_block for alias in CLUSTER)
+
+
+def test_a_control_session_that_a_health_check_finds_lost(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is replaced when the block first needs it, and the shards that take part by then go on doing so."""
+    door: Any = connections["default"]
+    monkeypatch.setitem(door.settings_dict, "CONN_HEALTH_CHECKS", True)
+    monkeypatch.setitem(door.settings_dict, "CONN_MAX_AGE", None)
+    door.close()
+    door.ensure_connection()
+    # What Django does at the beginning of a request.
+    door.close_if_unusable_or_obsolete()
+    _kill("default")
+    with _reopened("default"), transaction.atomic(using="default"):
+        Order.objects.create(tenant_id=rows.a, status="made")
+        Region.objects.create(name="made")
+    assert Order.objects.filter(tenant_id=rows.a, status="made").count() == 1
+    assert Region.objects.filter(name="made").count() == 1

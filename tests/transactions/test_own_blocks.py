@@ -53,3 +53,36 @@ def test_one_database_inside_its_own_block(rows: Rows) -> None:
             assert Order.objects.filter(tenant_id=rows.b).count() == 0
         transaction.set_rollback(True, using="shard_a")
     assert not Order.objects.filter(tenant_id=rows.a, status="inside").exists()
+
+
+def test_callbacks_wait_for_the_block_around(rows: Rows) -> None:
+    called: list[str] = []
+
+    def blocks(*, kept: bool) -> None:
+        with transaction.atomic(using="shard_a"):
+            transaction.on_commit(lambda: called.append("around"), using="shard_a")
+            with transaction.atomic(using="default"):
+                Order.objects.create(tenant_id=rows.a, status="inside")
+                transaction.on_commit(lambda: called.append("shard"), using="shard_a")
+                transaction.on_commit(lambda: called.append("door"))
+            assert called == []
+            if not kept:
+                transaction.set_rollback(True, using="shard_a")
+
+    blocks(kept=False)
+    assert called == []
+    blocks(kept=True)
+    assert called == ["around", "shard", "door"]
+
+
+def test_a_durable_block_cannot_be_inside(rows: Rows) -> None:
+    message = (
+        "A durable atomic block cannot write to 'shard_a' while that database is inside an atomic block of its own, "
+        "with which it would end. Open transaction.atomic(durable=True) outside of it."
+    )
+    with (
+        transaction.atomic(using="shard_a"),
+        pytest.raises(RuntimeError, match=whole(message)),
+        transaction.atomic(using="default", durable=True),
+    ):
+        Order.objects.create(tenant_id=rows.a, status="inside")

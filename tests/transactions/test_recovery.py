@@ -14,6 +14,7 @@ import pytest
 from django.core.management import call_command
 from django.db import OperationalError, connections, transaction
 
+import sharding
 from sharding import bucket_of, cluster_map, routing
 from sharding.commits import background, decisions, recovery, resolver, two_phase, waiting
 from sharding.commits.gids import Gid
@@ -21,7 +22,7 @@ from sharding.control import Decision
 from sharding.errors import BlockAborted
 from sharding.ids import new_uuid
 from tests.layouts import CLUSTER, SHOP_ONLY
-from tests.shop.models import Order
+from tests.shop.models import Order, Region
 from tests.transactions.conftest import Rows, elsewhere, prepared
 
 # Recovery looks at every PostgreSQL database there is.
@@ -217,18 +218,37 @@ def shorter(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     yield
 
 
-def test_a_statement_that_waits_has_the_way_cleared(rows: Rows, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
-    settings.SHARDING = {**settings.SHARDING, "RECOVER_AFTER": 0.5}
+def lock_for_ever(alias: str, sql: str, *params: Any) -> None:
+    """Leave a transaction that holds a lock as a crashed coordinator does."""
     cluster = cluster_map.uuid()
     assert cluster is not None
 
     def lock() -> None:
-        with connections["shard_a"].cursor() as cursor:
+        with connections[alias].cursor() as cursor:
             cursor.execute("BEGIN")
-            cursor.execute("UPDATE shop_order SET status = 'locked' WHERE id = %s", [rows.order.pk])
-            cursor.execute(f"PREPARE TRANSACTION {Gid(cluster, CRASHED, 'shard_a').literal}")
+            cursor.execute(sql, params)
+            cursor.execute(f"PREPARE TRANSACTION {Gid(cluster, CRASHED, alias).literal}")
 
     elsewhere(lock)
+
+
+def test_a_statement_on_a_joined_database_has_the_way_cleared(
+    rows: Rows, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    settings.SHARDING = {**settings.SHARDING, "RECOVER_AFTER": 0.5}
+    region = Region.objects.using("plain").create(name="free")
+    lock_for_ever("plain", "UPDATE shop_region SET name = 'locked' WHERE id = %s", region.pk)
+    with shorter(monkeypatch), sharding.atomic("plain"):
+        begun = time.monotonic()
+        Region.objects.using("plain").filter(pk=region.pk).update(name="changed")
+        assert time.monotonic() - begun < 20
+    region.refresh_from_db()
+    assert region.name == "changed"
+
+
+def test_a_statement_that_waits_has_the_way_cleared(rows: Rows, monkeypatch: pytest.MonkeyPatch, settings: Any) -> None:
+    settings.SHARDING = {**settings.SHARDING, "RECOVER_AFTER": 0.5}
+    lock_for_ever("shard_a", "UPDATE shop_order SET status = 'locked' WHERE id = %s", rows.order.pk)
     with shorter(monkeypatch):
         connections["shard_a"].close()
         begun = time.monotonic()

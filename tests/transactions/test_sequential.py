@@ -48,13 +48,17 @@ def commits(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     return noted
 
 
-def test_readers_then_shards_then_others_then_the_control_database(rows: Rows, books: str, commits: list[str]) -> None:
+def test_shards_then_others_then_the_control_database_and_readers_last(
+    rows: Rows, books: str, commits: list[str]
+) -> None:
     with sharding.atomic("default", "books"):
         Region.objects.create(name="south")
         add_book("kept")
         Order.objects.create(tenant_id=rows.b)
         Order.objects.filter(tenant_id=rows.a).count()
-    assert commits == ["shard_a", "shard_b", "books", "default"]
+    in_order = ["shard_b", "books", "default"]
+    # SQLite is not asked whether it may end last.
+    assert commits == ([*in_order, "shard_a"] if ON_POSTGRESQL else ["shard_a", *in_order])
     assert titles() == ["kept"]
     assert Region.objects.get().name == "south"
     assert Order.objects.filter(tenant_id=rows.b).count() == 1
@@ -67,7 +71,8 @@ def test_callbacks_run_once_after_the_last_commit(rows: Rows, books: str, commit
         transaction.on_commit(lambda: seen.append(titles()), using="books")
         Order.objects.create(tenant_id=rows.a)
         add_book("kept")
-    assert seen == [["default", "shard_a", "books"], ["kept"]]
+    assert seen[1:] == [["kept"]]
+    assert sorted(seen[0]) == ["books", "default", "shard_a"]
 
 
 def test_what_stands_and_what_does_not(rows: Rows, books: str) -> None:

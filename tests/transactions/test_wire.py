@@ -19,7 +19,7 @@ from tests.transactions.conftest import Rows
 
 pytestmark = pytest.mark.django_db(databases=[*CLUSTER, "plain"], transaction=True, available_apps=SHOP_ONLY)
 
-ASKED = "SELECT pg_current_xact_id_if_assigned()::text"
+ASKED = "SELECT pg_current_xact_id_if_assigned()::text, current_setting('transaction_isolation')"
 
 
 @contextmanager
