@@ -105,6 +105,21 @@ def test_a_shard_that_is_down_is_named_and_the_others_are_migrated(migrated, dow
     assert lines[1:] == [applied("default"), *(applied(alias) for alias in up)]
 
 
+def test_shards_whose_urls_were_exchanged_are_not_migrated(migrated):
+    migrated.succeed("shards", "init")
+    migrated.migration("garden", "0002_height", HEIGHT, after=["0001_initial"])
+    a, b = migrated.addresses["shard_a"], migrated.addresses["shard_b"]
+    migrated.addresses.update(shard_a=b, shard_b=a)
+    migrated.write("databases.json", json.dumps(migrated.addresses))
+    for options in ((), ("--check",)):
+        code, output, errors = migrated.manage("migrate_all", *options)
+        assert code == 1
+        for alias, other in (("shard_a", "shard_b"), ("shard_b", "shard_a")):
+            assert f"The database of '{alias}' says that it is '{other}' of cluster " in output + errors
+    assert "height" not in columns(migrated, "shard_a")
+    assert "height" in columns(migrated, "shard_c")
+
+
 def test_nothing_is_migrated_without_the_control_database(migrated):
     migrated.migration("garden", "0002_height", HEIGHT, after=["0001_initial"])
     migrated.take_down("default")
@@ -167,6 +182,10 @@ def test_a_squashed_migration_that_is_applied_in_part_leads_to_its_last_one(migr
         (["--parallel=0"], "Error: argument --parallel: 0 is too small; the least is 1."),
         (["--parallel=many"], "Error: argument --parallel: 'many' is not a number."),
         (["--lock-timeout=0"], "Error: argument --lock-timeout: 0 is too small; the least is 0.001."),
+        (["--lock-timeout=-inf"], "Error: argument --lock-timeout: -inf is too small; the least is 0.001."),
+        (["--lock-timeout=nan"], "Error: argument --lock-timeout: 'nan' is not a number."),
+        (["--lock-timeout=2147484"], "Error: argument --lock-timeout: 2147484 is too large; the most is 2147483."),
+        (["--lock-timeout=inf"], "Error: argument --lock-timeout: inf is too large; the most is 2147483."),
         (["--retries=-1"], "Error: argument --retries: -1 is too small; the least is 0."),
     ],
 )
@@ -190,7 +209,7 @@ def test_replicas_are_never_migrated(project):
 def test_app_databases_are_migrated_after_the_control_database(project):
     with postgresql_databases("press_db") as made:
         project.addresses.update(made)
-        project.configure("garden", "press", more="DATABASE_ROUTERS.insert(0, 'press.router.PressRouter')")
+        project.configure("garden", "press", more="DATABASE_ROUTERS.append('press.router.PressRouter')")
         project.write("press/models.py", "from django.db import models\nclass Note(models.Model): pass\n")
         project.write(
             "press/router.py",

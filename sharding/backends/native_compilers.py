@@ -10,7 +10,7 @@ from typing import Any
 from django.db.models.sql import Query
 
 from sharding import cluster_map, locality, registry
-from sharding.backends import lookup_writes
+from sharding.backends import identities, lookup_writes
 from sharding.errors import GlobalJoin, ShardKeyMissing
 from sharding.registry import Entry
 
@@ -75,6 +75,7 @@ class sending:
 
     def __enter__(self) -> None:
         connection = self._connection
+        identities.require(connection)
         self._door.enlist(connection.alias)
         connection.sharded_depth += 1
 
@@ -136,6 +137,24 @@ def guarded_class(native: Any) -> type[Any]:
 
     GuardedCompiler.__name__ = f"Guarded{native.__name__}"
     return GuardedCompiler
+
+
+@cache
+def absent_class(native: Any) -> type[Any]:
+    class AbsentCompiler(native):  # type: ignore[misc]
+        """Stands for a subquery over a global model in a statement that a shard answers, which has no such table."""
+
+        def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+            model = self.query.model
+            raise GlobalJoin(
+                f"A query that {self.connection.alias!r} answers contains a subquery over {model._meta.label}, and "
+                f"global rows live in the control database. Evaluate the inner query first: list(inner).",
+                model=model._meta.label,
+                tables=[model._meta.db_table],
+            )
+
+    AbsentCompiler.__name__ = f"Absent{native.__name__}"
+    return AbsentCompiler
 
 
 @cache

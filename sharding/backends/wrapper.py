@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from sharding import conf, routing
 from sharding.backends.compilers import DoorCompiler, ShardCompiler
@@ -63,6 +63,7 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
 
     execute_wrappers: list[Any]
     vendor: str
+    wrap_database_errors: Any
 
     def __init__(self, settings_dict: dict[str, Any], alias: str = DEFAULT_DB_ALIAS) -> None:
         super().__init__(settings_dict, alias)
@@ -78,10 +79,19 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
         elif alias in conf.current().shards:
             self.execute_wrappers.append(refuse_missing_copies)
         if self.is_prepared_here:
-            self.execute_wrappers.append(waiting.note)
+            waiting.watch(self)
 
     def connect(self) -> None:
-        super().connect()
+        try:
+            # Here already: what wraps the driver's error in Django's drops the notes.
+            with self.wrap_database_errors:
+                super().connect()
+        except Error as error:
+            if self.alias in conf.current().shards:
+                error.add_note(
+                    f"This was met on the shard {self.alias!r}. `manage.py shards status` shows which databases answer."
+                )
+            raise
         if self.is_prepared_here:
             background.begin()
 

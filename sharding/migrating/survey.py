@@ -12,8 +12,9 @@ from django.db import Error, connections
 from django.db.migrations.executor import MigrationExecutor
 from django.db.migrations.loader import MigrationLoader
 
+from sharding import conf, stored_cluster
 from sharding.direct_connection import direct_connection
-from sharding.errors import PooledConnection
+from sharding.errors import MapConflict, PooledConnection
 from sharding.migrating.target import Target
 
 #: Databases asked at the same time.
@@ -46,6 +47,9 @@ def reason(error: BaseException) -> str:
 def _ask(alias: str, target: Target) -> Answer:
     try:
         with direct_connection(alias) as connection:
+            stranger = _stranger(alias)
+            if stranger is not None:
+                return Answer(alias, error=stranger)
             executor = MigrationExecutor(connection)
             plan = executor.migration_plan(target.nodes(executor.loader))
             return Answer(alias, applied=_applied(executor.loader), pending=tuple(map(str, (step for step, _ in plan))))
@@ -53,6 +57,13 @@ def _ask(alias: str, target: Target) -> Answer:
         return Answer(alias, error=error)
     finally:
         connections.close_all()
+
+
+def _stranger(alias: str) -> MapConflict | None:
+    """Return an error if a shard's database says that it is another one: its URL leads to the wrong place."""
+    found = stored_cluster.identity(alias) if alias in conf.current().shards else None
+    message = None if found is None else stored_cluster.contradiction(alias, found, None)
+    return None if message is None else MapConflict(f"{message} Correct its URL.")
 
 
 def _applied(loader: MigrationLoader) -> tuple[str, ...]:
