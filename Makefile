@@ -46,7 +46,7 @@ bench-transactions: $(VENV)/installed-demo ## Measure commits on several databas
 
 clean: ## Stop the local servers and remove all that was made here
 	for state in var/*/cluster.json; do \
-	  [ ! -e "$$state" ] || $(BIN)/python scripts/local_cluster.py destroy --dir "$$(dirname "$$state")" || exit 1; \
+	  [ ! -e "$$state" ] || $(firstword $(wildcard .venv/bin/python .venv-demo/bin/python) $(PYTHON)) scripts/local_cluster.py destroy --dir "$$(dirname "$$state")" || exit 1; \
 	done
 	rm -rf .venv .venv-* var docs/_build build dist *.egg-info .coverage* .hypothesis .mypy_cache .ruff_cache .pytest_cache .import_linter_cache
 

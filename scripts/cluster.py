@@ -21,7 +21,7 @@ from typing import TypeVar, Unpack
 from scripts.cluster_accounts import REPLICATOR, ROLE, SUPERUSER, ensure_accounts
 from scripts.cluster_state import REPLICA, State, Wanted, names_of, variable_of
 from scripts.free_ports import HOST, free_port, is_free
-from scripts.postgres_programs import Account, ClusterError, Programs, home_for, nickname, write_secret
+from scripts.postgres_programs import Account, ClusterError, Programs, away, copies, home_for, nickname, write_secret
 from scripts.postgres_server import Server
 
 T = TypeVar("T")
@@ -88,20 +88,35 @@ class Cluster:
         Raises:
             ClusterError: a process is left.
         """
+        if not self._is_there():
+            return 0
         with self._locked():
             return self._down()
 
     def destroy(self) -> None:
-        """Stop every server and remove all that the cluster keeps on disk."""
+        """
+        Stop every server and remove all that the cluster keeps on disk, and nothing else.
+
+        Raises:
+            ClusterError: a process is left.
+        """
+        if not self._is_there():
+            return
         with self._locked():
             self._down()
             home = home_for(self.folder, self._account)
+            ours: list[Path] = []
+            if self._file.exists():
+                state = self._load()
+                ours = [*(server.folder for server in self._servers(state)), *copies(state.version, home)]
+            for path in (*ours, self._sockets()):
+                shutil.rmtree(path, ignore_errors=True)
             # The file with the passwords goes last: whoever is interrupted here can begin again.
-            for server in self._servers(self._load()) if self._file.exists() else []:
-                shutil.rmtree(server.folder, ignore_errors=True)
-            shutil.rmtree(self._sockets(), ignore_errors=True)
+            self._file.unlink(missing_ok=True)
             for place in {home, self.folder}:
-                shutil.rmtree(place)
+                # What else lies there is not ours to remove.
+                if not any(place.iterdir()):
+                    place.rmdir()
 
     def status(self) -> list[ServerStatus]:
         """Return one line per server, in order of name; ``pid`` is None for one that does not run."""
@@ -180,9 +195,14 @@ class Cluster:
             raise ClusterError(f"There is no cluster in {self.folder}. Start one with: scripts/local_cluster.py up")
         return State(**json.loads(self._file.read_text()))
 
+    def _is_there(self) -> bool:
+        """Return whether there is a folder of this cluster, which is not made for the answer."""
+        if not self.folder.exists():
+            self._refuse_orphans()
+        return self.folder.exists()
+
     def _refuse_orphans(self) -> None:
-        home = home_for(self.folder, self._account)
-        orphans = sorted(str(data.parent) for data in home.glob("*/data"))
+        orphans = sorted(str(data.parent) for home in (self.folder, away(self.folder)) for data in home.glob("*/data"))
         if orphans:
             raise ClusterError(
                 f"{self._file} is missing, and with it the passwords of the servers in {', '.join(orphans)}. "

@@ -13,9 +13,11 @@ import importlib.util
 import os
 import pwd
 import shutil
+import stat
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -90,9 +92,9 @@ class Account:
 
     def folder(self, path: Path) -> Path:
         """Return ``path``, made as a folder of this account that nobody else can enter."""
-        path.mkdir(mode=0o700, exist_ok=True)
-        self.own(path)
-        return path
+        made = _made(path, mode=0o700, owners=(None, self.name))
+        self.own(made)
+        return made
 
     def write(self, path: Path, text: str) -> None:
         """Write ``text`` to ``path``, readable by this account alone."""
@@ -123,7 +125,7 @@ class Programs:
         """
         folder = installed(version)
         if not account.can_run(folder / "bin" / "postgres"):
-            folder = _copied(folder, home / f"postgresql-{version}")
+            folder = _copied(folder, _copy(version, home))
         return cls(int(version), folder, account)
 
     def run(
@@ -143,11 +145,24 @@ def write_secret(path: Path, text: str) -> None:
 
 
 def home_for(folder: Path, account: Account) -> Path:
-    """Return where the servers of the cluster ``folder`` live: there, or under /var/tmp if ``account`` cannot enter."""
+    """Return where the servers of the cluster ``folder`` live: there, or ``away`` if ``account`` cannot enter."""
     folder.mkdir(parents=True, exist_ok=True)
     if account.can_enter(folder):
         return folder
-    return _private(Path("/var/tmp") / nickname(folder), mode=0o711)
+    home = _made(away(folder), mode=0o711)
+    home.chmod(0o711)
+    return home
+
+
+def away(folder: Path) -> Path:
+    """Return the place of the servers of the cluster ``folder`` that is open to every account."""
+    return Path("/var/tmp") / nickname(folder)
+
+
+def copies(version: str, home: Path) -> list[Path]:
+    """Return where ``Programs.of_version`` has copied programs to, and what interrupted copies have left."""
+    target = _copy(version, home)
+    return [*home.glob(target.name), *home.glob(f"{target.name}.partial-*")]
 
 
 def nickname(folder: Path) -> str:
@@ -155,13 +170,20 @@ def nickname(folder: Path) -> str:
     return "shardkit-" + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
 
 
-def _private(path: Path, *, mode: int) -> Path:
-    path.mkdir(mode=mode, exist_ok=True)
+def _made(path: Path, *, mode: int, owners: Iterable[str | None] = (None,)) -> Path:
+    """Return ``path``, made as a folder if missing, of one of these accounts; None is the caller's own."""
+    with suppress(FileExistsError):
+        path.mkdir(mode=mode)
+    found = path.lstat()
+    uids = {pwd.getpwnam(name).pw_uid if name else os.geteuid() for name in owners}
     # Anyone may have made a folder, or a link, of that name in a folder that all can write.
-    if path.is_symlink() or path.stat().st_uid != os.geteuid():
-        raise ClusterError(f"The folder {path} belongs to another user. Remove it and try again.")
-    path.chmod(mode)
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in uids:
+        raise ClusterError(f"{path} is no folder, or a link, or belongs to another user. Remove it and try again.")
     return path
+
+
+def _copy(version: str, home: Path) -> Path:
+    return home / f"postgresql-{version}"
 
 
 def _copied(folder: Path, target: Path) -> Path:

@@ -64,6 +64,12 @@ def _of_control(stored: StoredCluster | None) -> Iterator[CheckMessage]:
             hint="They never change, because rows are stored by them: put the former back.",
             id="sharding.E032",
         )
+    if stored.map is None:
+        yield Error(
+            f"The bucket map holds {sum(stored.counts.values())} of {stored.buckets} buckets.",
+            hint="Restore the table sharding_bucket of the control database from a backup.",
+            id="sharding.E032",
+        )
     yield from _of_owners(stored)
 
 
@@ -74,6 +80,13 @@ def _of_owners(stored: StoredCluster) -> Iterator[CheckMessage]:
             yield Error(
                 f"The bucket map names {alias!r} as the owner of {count} buckets, and DATABASES does not have it.",
                 hint=f"Declare it again (with sharding.env: set SHARD_URL_{variable}); its rows are there.",
+                id="sharding.E036",
+            )
+        elif alias not in {DEFAULT_DB_ALIAS, *conf.current().shards}:
+            yield Error(
+                f"The bucket map names {alias!r} as the owner of {count} buckets, and SHARDING['SHARDS'] does not "
+                f"list it.",
+                hint="List it again: its rows are there, and it would be migrated as the database of an app.",
                 id="sharding.E036",
             )
     for alias in conf.current().shards:

@@ -56,6 +56,11 @@ class DatabaseVariable:
         return self.direct, not is_default, not self.is_shard, self.primary_alias, self.replica
 
 
+def is_ours(name: str) -> bool:
+    """Return whether a variable is meant to describe a database."""
+    return _OURS.fullmatch(name) is not None
+
+
 def read(names: Iterable[str]) -> list[DatabaseVariable]:
     """
     Return the database variables among ``names``, in the order of ``DATABASES`` with the ``__DIRECT`` ones last.
@@ -63,7 +68,7 @@ def read(names: Iterable[str]) -> list[DatabaseVariable]:
     Raises:
         UnusableName: A name is malformed, two describe one alias, or one lacks the variable it refers to.
     """
-    variables = sorted((_variable(name) for name in sorted(names) if _OURS.fullmatch(name)), key=lambda v: v.order)
+    variables = sorted((_variable(name) for name in sorted(names) if is_ours(name)), key=lambda v: v.order)
     seen: dict[tuple[str, bool], str] = {}
     for variable in variables:
         other = seen.setdefault((variable.alias, variable.direct), variable.name)

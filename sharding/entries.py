@@ -60,7 +60,7 @@ class Entry:
 
         Raises:
             ShardKeyMissing: the key is None.
-            UnhashableKey: the key is an expression, or of a type that cannot be a key.
+            UnhashableKey: the key is an expression, of a type that cannot be a key, or not what the column would keep.
         """
         prepared = self.prepare_key(value)
         bucket = self.columns[self.key_attname](prepared)
@@ -89,7 +89,16 @@ class Entry:
         if isinstance(value, (bool, float, Promise, list, tuple, dict, set, frozenset)):
             # Integer fields would turn True into 1 and 1.5 into 1, text fields [1] into "[1]": somebody else's shard.
             hashing.encode(value)
-        return self.key_field.get_prep_value(value)
+        prepared = self.key_field.get_prep_value(value)
+        places = getattr(_target(self.key_field), "decimal_places", None)
+        # The encoding has no zeros at the end.
+        if places is not None and len(hashing.encode(prepared).partition(b".")[2]) > places:
+            raise UnhashableKey(
+                f"{self.label}.{self.key}={value!r} has more than the {places} decimal places that the column keeps, "
+                f"so that another key would be stored. Round it first.",
+                key=value,
+            )
+        return prepared
 
     def bucket_of(self, instance: Model) -> int:
         """Return the bucket where the row of ``instance`` belongs, by its shard key."""

@@ -107,8 +107,14 @@ def _lines(env_file: Path) -> str:
     except UnicodeDecodeError:
         raise _Refused(f"The file {env_file} is not UTF-8 text.") from None
     kept = []
+    seen: dict[str, int] = {}
     for number, line in enumerate(lines, 1):
         if _LINE.fullmatch(line):
+            name = line.partition("=")[0].removeprefix("export ")
+            if database_variable.is_ours(name) and seen.setdefault(name, number) != number:
+                raise _Refused(
+                    f"Lines {seen[name]} and {number} of the file {env_file} both set {name}. Keep one of them."
+                )
             kept.append(line)
         elif line.strip() and not line.startswith("#"):
             # django-environ would ignore the line, and log it whole.

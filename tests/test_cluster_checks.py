@@ -13,12 +13,14 @@ from django.db.backends.sqlite3.base import DatabaseWrapper as SQLite
 from django.test import override_settings
 from django.test.utils import isolate_apps
 
-from sharding import conf, registry
+from sharding import registry
 from sharding.cluster_checks import check_stored_cluster
 from sharding.control import BucketOwner, Cluster, ShardIdentity, ShardNumber
 from sharding.fields import ShardUUIDField
 from sharding.model_checks import collations
 from sharding.models import ShardedModel
+from tests.downtime import down
+from tests.messages import whole
 
 ALIASES = ["default", "shard_a", "shard_b", "shard_c"]
 ROLLED_BACK = pytest.mark.django_db(databases=ALIASES)
@@ -154,6 +156,38 @@ def test_an_owner_that_is_not_declared():
 
 
 @ROLLED_BACK
+def test_an_owner_that_the_shards_do_not_list():
+    count = BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(shard="shard_c").count()
+    with override_settings(SHARDING={"SHARDS": ["shard_a", "shard_b"]}):
+        assert found() == [
+            Error(
+                f"The bucket map names 'shard_c' as the owner of {count} buckets, and SHARDING['SHARDS'] does not list "
+                f"it.",
+                hint="List it again: its rows are there, and it would be migrated as the database of an app.",
+                id="sharding.E036",
+            )
+        ]
+
+
+@ROLLED_BACK
+def test_default_may_own_buckets_without_being_listed():
+    BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(bucket__lt=7).update(shard=DEFAULT_DB_ALIAS)
+    assert found() == []
+
+
+@ROLLED_BACK
+def test_a_bucket_map_with_holes():
+    BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(bucket__in=[7, 4095]).delete()
+    assert found() == [
+        Error(
+            "The bucket map holds 4094 of 4096 buckets.",
+            hint="Restore the table sharding_bucket of the control database from a backup.",
+            id="sharding.E032",
+        )
+    ]
+
+
+@ROLLED_BACK
 def test_a_new_shard():
     BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(shard="shard_c").update(shard="shard_a")
     assert found() == [
@@ -189,10 +223,26 @@ def test_a_shard_that_is_down():
     assert (error.hint, error.id) == ("Start its server, or correct its URL.", "sharding.E039")
 
 
-def test_problems_of_the_settings_come_first():
-    with override_settings(SHARDING={"BUCKETS": 0}):
-        assert conf.problems()
-        assert check_stored_cluster(None, databases=ALIASES) == []
+@pytest.mark.django_db(databases=ALIASES, transaction=True)
+@pytest.mark.parametrize("alias", ["default", "shard_b"])
+def test_one_check_alone_says_that_a_database_is_down(alias):
+    with down(alias):
+        complaints = [each for each in run_checks(databases=[alias]) if each.is_serious()]
+    assert [each.id for each in complaints] == ["sharding.E039"]
+    assert complaints[0].msg.startswith(f"The database of {alias!r} cannot be asked: connection ")
+
+
+@ROLLED_BACK
+@pytest.mark.parametrize("alias", ALIASES)
+def test_problems_of_the_settings_come_first(alias):
+    message = (
+        "SystemCheckError: System check identified some issues:\n\nERRORS:\n"
+        "?: (sharding.E003) SHARDING['BUCKETS'] must be an integer from 1 to 4096, not 0.\n"
+        "\tHINT: Leave it out for 4096. It can never change once the cluster is initialised.\n\n"
+        "System check identified 1 issue (0 silenced)."
+    )
+    with override_settings(SHARDING={"BUCKETS": 0}), pytest.raises(SystemCheckError, match=whole(message)):
+        call_command("check", databases=[alias])
 
 
 def test_the_checks_have_djangos_tag_alone():

@@ -239,6 +239,14 @@ def test_a_line_that_django_environ_would_log_is_refused(tmp_path, line, caplog)
     assert "s3cr3t" not in caplog.text
 
 
+@pytest.mark.parametrize("again", ["SHARD_URL_A=", "export SHARD_URL_A=postgres://u:s3cr3t@h/app"])
+def test_a_database_variable_that_an_env_file_sets_twice_is_refused(tmp_path, again):
+    env_file = written(tmp_path, f"DEBUG=1\nSHARD_URL_A=postgres://a.example/app\nDEBUG=0\n\n{again}\n")
+    assert refusal(ONE, env_file=env_file) == (
+        f"Lines 2 and 5 of the file {env_file} both set SHARD_URL_A. Keep one of them."
+    )
+
+
 def test_an_env_file_that_cannot_be_read_is_refused(tmp_path):
     assert refusal(ONE, env_file=tmp_path) == f"The file {tmp_path} cannot be read: Is a directory."
     latin = tmp_path / "latin.env"

@@ -52,9 +52,11 @@ for alias in ("shard_a", "shard_b"):
         try:
             print(alias, what, "->", trial())
         except ProgrammingError as error:
-            print(alias, what, "->", type(error).__name__, str(error).splitlines()[0])
+            print(alias, what, "->", type(error).__name__, error.__cause__.sqlstate, str(error).splitlines()[0])
 """
-MISSING = "ProgrammingError column garden_plant.height does not exist"
+#: 42703 is PostgreSQL's undefined_column.
+MISSING = "ProgrammingError 42703 column garden_plant.height does not exist"
+MISSING_TO_WRITE = 'ProgrammingError 42703 column "height" of relation "garden_plant" does not exist'
 SERVED = [
     "shard_a get -> None",
     "shard_a filter -> ['shard_a']",
@@ -69,8 +71,8 @@ SERVED = [
     "shard_a save of another column -> None",
     f"shard_b get -> {MISSING}",
     f"shard_b filter -> {MISSING}",
-    'shard_b create -> ProgrammingError column "height" of relation "garden_plant" does not exist',
-    'shard_b update -> ProgrammingError column "height" of relation "garden_plant" does not exist',
+    f"shard_b create -> {MISSING_TO_WRITE}",
+    f"shard_b update -> {MISSING_TO_WRITE}",
     "shard_b values -> ['shard_b']",
     "shard_b only -> ['shard_b']",
     "shard_b defer -> [True]",

@@ -193,11 +193,16 @@ def test_half_made_data_folder_is_made_again(single: Cluster) -> None:
 
 
 def test_missing_roles_are_made_again(cluster: Cluster) -> None:
-    superuser = cluster.url("shard_a", database="postgres", superuser=True)
+    superuser, replica = (
+        cluster.url(name, database="postgres", superuser=True) for name in ("shard_a", "shard_a_replica_1")
+    )
     for statement in ("DROP DATABASE shardkit", "DROP ROLE shardkit"):
         ask(superuser, statement)
     cluster.up()
     assert ask(cluster.env()["SHARD_URL_A"], "SELECT current_user::text") == [("shardkit",)]
+    # The tests that follow may ask the replica, which drops and makes them later.
+    [(written,)] = ask(superuser, "SELECT pg_current_wal_lsn()")
+    assert eventually(lambda: ask(replica, f"SELECT pg_last_wal_replay_lsn() >= '{written}'") == [(True,)])
 
 
 def test_replica_follows_its_primary(cluster: Cluster) -> None:
@@ -260,6 +265,45 @@ def test_destroy_leaves_nothing_on_disk(single: Cluster) -> None:
     assert not single.folder.exists()
     assert not home.exists()
     assert not single._sockets().exists()
+
+
+def test_destroy_leaves_what_is_not_the_clusters(single: Cluster) -> None:
+    single.reserve(shards=0)
+    home = home_for(single.folder, Account.of_caller())
+    foreign = {place / "postgresql-18-notes" for place in (home, single.folder)}
+    for path in (*foreign, home / "postgresql-18", home / "postgresql-18.partial-7"):
+        path.mkdir(exist_ok=True)
+    # The second time, there is no cluster any more.
+    for _ in range(2):
+        single.destroy()
+        assert {*home.iterdir(), *single.folder.iterdir()} == foreign
+    for path in foreign:
+        path.rmdir()
+
+
+@pytest.mark.parametrize("command", ["down", "destroy"])
+def test_what_stops_servers_makes_no_folder(tmp_path: Path, command: str) -> None:
+    assert main([command, "--dir", str(tmp_path / "outer" / "missing")]) == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("kind", ["link", "dangling link", "file"])
+def test_what_lies_in_the_place_of_the_sockets_is_refused(single: Cluster, tmp_path: Path, kind: str) -> None:
+    sockets, elsewhere = single._sockets(), tmp_path / "elsewhere"
+    if kind == "file":
+        sockets.touch()
+    else:
+        sockets.symlink_to(elsewhere)
+    if kind == "link":
+        elsewhere.mkdir()
+    try:
+        with pytest.raises(ClusterError) as error:
+            single.up(shards=0)
+    finally:
+        sockets.unlink()
+    assert str(error.value) == (
+        f"{sockets} is no folder, or a link, or belongs to another user. Remove it and try again."
+    )
 
 
 def test_other_options_than_the_cluster_was_made_with(cluster: Cluster) -> None:

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Warning
-from django.db import DEFAULT_DB_ALIAS, connections
+from django.db import DEFAULT_DB_ALIAS, OperationalError, connections
 
-from sharding import registry
+from sharding import conf, registry
 from sharding.lookups import states, tables
 from sharding.model_checks.subjects import AppConfigs, keyed_models
 
@@ -23,8 +23,16 @@ def check_lookups(app_configs: AppConfigs, **kwargs: Any) -> list[CheckMessage]:
 
 def check_built(app_configs: AppConfigs, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
     """Return a warning for each lookup that does not answer yet, if `default` is among the named databases."""
-    if DEFAULT_DB_ALIAS not in (databases or ()) or not states.has_table(connections[DEFAULT_DB_ALIAS]):
+    if DEFAULT_DB_ALIAS not in (databases or ()) or conf.problems():
         return []
+    try:
+        return _not_built(app_configs) if states.has_table(connections[DEFAULT_DB_ALIAS]) else []
+    except OperationalError:
+        # E039, which check_stored_cluster() reports.
+        return []
+
+
+def _not_built(app_configs: AppConfigs) -> list[CheckMessage]:
     return [
         Warning(
             f"The lookup {lookup.name} of {entry.label} is not built, so that nothing is found by it.",

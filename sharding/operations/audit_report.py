@@ -7,13 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from django.db import Error
+from django.db import Error, connections
 
 from sharding import cluster_map, conf
 from sharding.operations import places
 from sharding.operations.audit import Finding, Kind, Step, audit, tables
 from sharding.operations.reference_audit import audit_copies
-from sharding.operations.status import measured, patiently, reason
+from sharding.operations.status import UNDECLARED, measured, patiently, reason
 from sharding.reference_sync import Drift
 
 EXAMPLES = 5
@@ -89,6 +89,9 @@ def audit_all(
     bucket_map = cluster_map.refresh()
     report = Report(bucket_map.epoch)
     for alias in places.databases(bucket_map):
+        if alias not in connections:
+            report.unreachable[alias] = UNDECLARED
+            continue
         try:
             with patiently(alias):
                 for entry in tables(labels, alias):
@@ -107,6 +110,8 @@ def expected_rows(labels: Sequence[str] = ()) -> int | None:
     """Return about how many rows an audit will look at, as the planners estimate it; None where one does not know."""
     total = 0
     for alias in places.databases(cluster_map.current()):
+        if alias not in connections:
+            continue
         try:
             with patiently(alias):
                 estimates = [measured(alias, entry)[0] for entry in tables(labels, alias)]

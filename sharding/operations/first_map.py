@@ -69,9 +69,10 @@ def proposed(wish: Wish) -> FirstMap:
     Raises:
         UnknownShard: an alias is no shard of this cluster.
         MapConflict: rows do not live where --adopt-modulo says.
-        ValueError: the placement cannot do what is asked.
+        ValueError: the placement cannot do what is asked, or one option leaves nothing to another.
     """
     settings = conf.current()
+    _refuse_contradictions(wish)
     if wish.adopt_modulo is not None:
         owners = modulo_owners(wish.adopt_modulo)
         return FirstMap(owners, f"key % {wish.adopt_modulo}", BucketMap(0, owners).imbalance())
@@ -81,6 +82,22 @@ def proposed(wish: Wish) -> FirstMap:
         owners = (whole,) * settings.buckets
         return FirstMap(owners, f"all on {whole}", BucketMap(0, owners).imbalance())
     return _dealt(wish)
+
+
+def _refuse_contradictions(wish: Wish) -> None:
+    given = [
+        option
+        for option, is_given in (
+            ("--adopt-modulo", wish.adopt_modulo is not None),
+            ("--all-on", wish.all_on is not None),
+            ("--placement", wish.placement),
+            ("--weights", wish.weights),
+            ("--pin", wish.pins),
+        )
+        if is_given
+    ]
+    if len(given) > 1 and given[0] in {"--adopt-modulo", "--all-on"}:
+        raise ValueError(f"{given[0]} settles every bucket, so {', '.join(given[1:])} cannot be given as well.")
 
 
 def _dealt(wish: Wish) -> FirstMap:

@@ -19,6 +19,7 @@ from sharding.stored_cluster import StoredCluster
 
 #: Seconds until a server that does not answer counts as down, where its OPTIONS do not say.
 CONNECT_TIMEOUT = 3
+UNDECLARED = "It is not in DATABASES, and its rows are there."
 #: The planner's number of rows: -1 was never counted. A table without a page has none.
 ESTIMATE = """
     SELECT CASE WHEN reltuples >= 0 THEN reltuples::bigint WHEN pg_relation_size(oid) = 0 THEN 0 END,
@@ -125,7 +126,7 @@ def _database(alias: str, stored: StoredCluster | None, bucket_map: BucketMap | 
     buckets = len(bucket_map.buckets_of(alias)) if bucket_map else 0
     silent = DatabaseStatus(alias, up=False, number=number, buckets=buckets)
     if alias not in connections:
-        return replace(silent, problems=("It is not in DATABASES, and its rows are there.",))
+        return replace(silent, problems=(UNDECLARED,))
     try:
         with patiently(alias):
             return _asked(silent, stored, exact)
@@ -137,6 +138,8 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
     alias = silent.alias
     connections[alias].ensure_connection()
     problems = []
+    if silent.buckets and alias not in {DEFAULT_DB_ALIAS, *conf.current().shards}:
+        problems.append("It owns buckets, and SHARDING['SHARDS'] does not list it. List it again.")
     found = stored_cluster.identity(alias)
     contradiction = stored_cluster.contradiction(alias, found, stored) if found else None
     if contradiction:

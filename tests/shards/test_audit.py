@@ -9,9 +9,10 @@ import sys
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from sharding import cluster_map, registry, routing, shard_of
+from sharding.control import BucketOwner
 from sharding.operations import audit, audit_report
 from tests.messages import whole
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
@@ -220,6 +221,18 @@ def test_the_expected_rows_are_the_planners(rows):
     execute("shard_b", "ALTER TABLE renamed RENAME TO shop_ledger")
     execute("shard_b", "INSERT INTO shop_ledger (bucket, tenant_id, number, text) VALUES (0, 1, 1, '')")
     assert audit_report.expected_rows(["shop.Ledger"]) is None
+
+
+@ROLLED_BACK
+def test_audit_names_an_owner_that_is_not_declared():
+    for alias in ALIASES:
+        execute(alias, "ANALYZE shop_order")
+    BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(bucket__lt=7).update(shard="shard_d")
+    cluster_map.forget()
+    printed, complaint = refused("audit")
+    assert complaint == "Not every database was audited: shard_d."
+    assert lines(printed)[1] == "shard_d does not answer: It is not in DATABASES, and its rows are there."
+    assert audit_report.expected_rows(["shop.Order"]) == 0
 
 
 @pytest.mark.django_db(databases=ALIASES, transaction=True)

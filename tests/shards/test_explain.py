@@ -170,6 +170,18 @@ def test_explain_what_cannot_be_merged(monkeypatch):
             ["shop.Order", "tenant_id"],
             "Error: argument LOOKUP=VALUE: 'tenant_id' is not of the form LOOKUP=VALUE.",
         ),
+        (
+            ["shop.Order", "tenant_id=1", "status=new", "tenant_id=2"],
+            "The query names the lookup 'tenant_id' twice. Keep one of them.",
+        ),
+        *(
+            (
+                ["shop.Order", f"tenant_id__range={value}"],
+                f"Error: argument LOOKUP=VALUE: 'tenant_id__range={value}' does not hold two values. Write "
+                f"tenant_id__range=FROM,TO.",
+            )
+            for value in ("", "1", "1,2,3")
+        ),
     ],
 )
 def test_explain_with_bad_input(arguments, complaint):

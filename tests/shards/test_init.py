@@ -67,7 +67,7 @@ def test_init_as_json():
 @ROLLED_BACK
 @pytest.mark.usefixtures("blank")
 def test_init_with_weights_and_pins():
-    assert lines(run("init", "--weights", "shard_a=2", "--pin", "17=default", "18=shard_c")) == [
+    assert lines(run("init", "--weights", "shard_a=2", "--pin", "17=default", "--pin", "18=shard_c")) == [
         "Bucket map (even):",
         "",
         "database   buckets   share",
@@ -313,6 +313,24 @@ def test_init_checks_the_models_unless_default_owns_everything(monkeypatch):
             ["--placement", "modulo", "--weights", "shard_a=2"],
             "The placement 'modulo' cannot weight shards. Remove the weights, or use the placement 'even' or "
             "'consistent'.",
+        ),
+        (
+            ["--all-on", "default", "--placement", "even", "--weights", "shard_a=2", "--pin", "1=shard_a"],
+            "--all-on settles every bucket, so --placement, --weights, --pin cannot be given as well.",
+        ),
+        (
+            ["--adopt-modulo", "3", "--all-on", "default"],
+            "--adopt-modulo settles every bucket, so --all-on cannot be given as well.",
+        ),
+        (
+            ["--adopt-modulo", "0", "--pin", "1=shard_a"],
+            "--adopt-modulo settles every bucket, so --pin cannot be given as well.",
+        ),
+        (["--pin", "1=shard_a", "01=shard_b"], "--pin names the bucket 1 twice. Keep one of them."),
+        (["--pin", "1=shard_a", "--pin", "1=shard_a"], "--pin names the bucket 1 twice. Keep one of them."),
+        (
+            ["--weights", "shard_a=1", "--weights", "shard_a=2"],
+            "--weights names the shard 'shard_a' twice. Keep one of them.",
         ),
         (["--weights", "shard_a"], "Error: argument --weights: 'shard_a' is not of the form ALIAS=N."),
         (["--weights", "shard_a=x"], "Error: argument --weights: The weight 'x' of 'shard_a' is not a number."),

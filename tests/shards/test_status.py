@@ -169,6 +169,24 @@ def test_status_names_what_is_wrong(spoil, problem):
 
 
 @ROLLED_BACK
+def test_status_names_an_owner_that_the_shards_do_not_list():
+    with override_settings(SHARDING={"SHARDS": ["shard_a", "shard_b"]}):
+        printed, complaint = refused("status")
+    assert complaint == "Something is wrong with shard_c."
+    assert "  shard_c: It owns buckets, and SHARDING['SHARDS'] does not list it. List it again." in lines(printed)
+
+
+@pytest.mark.parametrize("arguments", [["status"], ["init"], ["audit"], ["explain", "shop.Order"]], ids=" ".join)
+def test_a_setting_that_is_wrong(arguments):
+    with override_settings(SHARDING={"SHARDS": SHARDS, "BUCKETS": 0}):
+        assert refused(*arguments) == (
+            "",
+            "SHARDING['BUCKETS'] must be an integer from 1 to 4096, not 0. Leave it out for 4096. It can never change "
+            "once the cluster is initialised.",
+        )
+
+
+@ROLLED_BACK
 def test_status_of_a_map_with_holes_under_other_settings():
     BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(bucket=7).delete()
     with override_settings(SHARDING={"SHARDS": SHARDS, "BUCKETS": 1024}):

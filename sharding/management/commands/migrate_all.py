@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import math
 from argparse import ArgumentParser, ArgumentTypeError
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 
+from sharding import conf
 from sharding.errors import MigrationFailed
 from sharding.migrating import matrix
 from sharding.migrating.databases import databases
@@ -116,14 +118,18 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     # PostgreSQL takes 0 for "wait for ever", which is what this option is there to prevent.
-    return _number(text, float, 0.001)
+    return _number(text, float, 0.001, conf.MAX_LOCK_TIMEOUT)
 
 
-def _number(text: str, kind: type[int] | type[float], least: float) -> float:
+def _number(text: str, kind: type[int] | type[float], least: float, most: float = math.inf) -> float:
     try:
         value = kind(text)
     except ValueError:
-        raise ArgumentTypeError(f"{text!r} is not a number.") from None
-    if not least <= value < float("inf"):
+        value = math.nan
+    if math.isnan(value):
+        raise ArgumentTypeError(f"{text!r} is not a number.")
+    if value < least:
         raise ArgumentTypeError(f"{text} is too small; the least is {least:g}.")
+    if value > most:
+        raise ArgumentTypeError(f"{text} is too large; the most is {most}.")
     return value

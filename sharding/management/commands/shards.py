@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from argparse import ArgumentParser, ArgumentTypeError
+from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
 from django.apps import apps
-from django.core.exceptions import FieldError, ValidationError
+from django.core.exceptions import FieldError, ImproperlyConfigured, ValidationError
 from django.core.management.base import BaseCommand, CommandError
 from django.db import Error
 from rich.console import Console
@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from sharding import cluster_map, stored_cluster
 from sharding.errors import ShardingError
+from sharding.management.shards_arguments import condition, once, pin, weight
 from sharding.management.shards_data import audit_data, completed_data, explanation_data, first_map_data, status_data
 from sharding.management.subcommands import SUBCOMMANDS
 from sharding.migrating.reporting import console_on
@@ -48,10 +49,22 @@ class Command(BaseCommand):
     def _add_init(self, parser: ArgumentParser) -> None:
         parser.add_argument("--placement", choices=list(PLACEMENTS), help="How buckets are dealt out.")
         parser.add_argument(
-            "--weights", nargs="+", type=_weight, default=[], metavar="ALIAS=N", help="Shares; 1 where none is given."
+            "--weights",
+            nargs="+",
+            action="extend",
+            type=weight,
+            default=[],
+            metavar="ALIAS=N",
+            help="Shares; 1 where none is given.",
         )
         parser.add_argument(
-            "--pin", nargs="+", type=_pin, default=[], metavar="BUCKET=ALIAS", help="Buckets with a fixed owner."
+            "--pin",
+            nargs="+",
+            action="extend",
+            type=pin,
+            default=[],
+            metavar="BUCKET=ALIAS",
+            help="Buckets with a fixed owner.",
         )
         parser.add_argument("--all-on", metavar="ALIAS", help="Give every bucket to one database, such as default.")
         parser.add_argument(
@@ -67,7 +80,7 @@ class Command(BaseCommand):
     def _add_explain(self, parser: ArgumentParser) -> None:
         parser.add_argument("model", help="Label of a sharded model, such as shop.Order.")
         parser.add_argument(
-            "filters", nargs="*", type=_filter, metavar="LOOKUP=VALUE", help="Such as tenant_id=42 or id__in=1,2."
+            "filters", nargs="*", type=condition, metavar="LOOKUP=VALUE", help="Such as tenant_id=42 or id__in=1,2."
         )
         parser.add_argument(
             "--order-by", action="append", default=[], metavar="FIELD", help="Such as --order-by=-created."
@@ -93,7 +106,7 @@ class Command(BaseCommand):
         run = partial(SUBCOMMANDS[name].run, self) if name in SUBCOMMANDS else getattr(self, f"_{name}")
         try:
             run(console_on(self.stdout), options)
-        except (ShardingError, ValueError) as error:
+        except (ShardingError, ImproperlyConfigured, ValueError) as error:
             raise CommandError(str(error)) from error
         except Error as error:
             raise CommandError(f"A database does not answer: {reason(error)}") from error
@@ -101,8 +114,8 @@ class Command(BaseCommand):
     def _init(self, console: Console, options: dict[str, Any]) -> None:
         wish = Wish(
             placement=options["placement"],
-            weights=dict(options["weights"]),
-            pins=dict(options["pin"]),
+            weights=once(options["weights"], "--weights names the shard"),
+            pins=once(options["pin"], "--pin names the bucket"),
             all_on=options["all_on"],
             adopt_modulo=options["adopt_modulo"],
         )
@@ -151,7 +164,7 @@ class Command(BaseCommand):
             raise CommandError(f"Something is wrong with {', '.join(aliases) or 'the cluster'}.")
 
     def _explain(self, console: Console, options: dict[str, Any]) -> None:
-        model, filters = _model(options["model"]), dict(options["filters"])
+        model, filters = _model(options["model"]), once(options["filters"], "The query names the lookup")
         try:
             found = explain(model, filters, tuple(options["order_by"]))
         except ValidationError as error:
@@ -203,35 +216,3 @@ def _model(label: str) -> Any:
         return apps.get_model(label)
     except (LookupError, ValueError) as error:
         raise CommandError(f"{label!r} is no model. Write its label, such as shop.Order. ({error})") from error
-
-
-def _pair(text: str, example: str) -> tuple[str, str]:
-    name, separator, value = text.partition("=")
-    if not name or not separator:
-        raise ArgumentTypeError(f"{text!r} is not of the form {example}.")
-    return name, value
-
-
-def _weight(text: str) -> tuple[str, float]:
-    alias, value = _pair(text, "ALIAS=N")
-    try:
-        return alias, float(value)
-    except ValueError:
-        raise ArgumentTypeError(f"The weight {value!r} of {alias!r} is not a number.") from None
-
-
-def _pin(text: str) -> tuple[int, str]:
-    bucket, alias = _pair(text, "BUCKET=ALIAS")
-    if not bucket.isdigit():
-        raise ArgumentTypeError(f"The bucket {bucket!r} is not a number.")
-    return int(bucket), alias
-
-
-def _filter(text: str) -> tuple[str, Any]:
-    """Return a lookup and its value, as text: the model's field converts it."""
-    name, value = _pair(text, "LOOKUP=VALUE")
-    if name.endswith(("__in", "__range")):
-        return name, [each.strip() for each in value.split(",")] if value else []
-    if name.endswith("__isnull"):
-        return name, value.lower() in {"true", "1"}
-    return name, None if value == "None" else value
