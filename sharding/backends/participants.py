@@ -107,6 +107,11 @@ class Participant:
     def is_inside(self) -> bool:
         return self._atomic is not None and any(each is self._atomic for each in self.connection.atomic_blocks)
 
+    def is_between_blocks(self) -> bool:
+        """Return whether the connection is in a state that Django leaves only where an end of a block is interrupted."""
+        owned = self._atomic is not None and not self.goes_on
+        return owned and not self.connection.in_atomic_block and not self.connection.get_autocommit()
+
     def commit(self) -> None:
         if self._atomic is not None:
             self._atomic.__exit__(None, None, None)
@@ -174,6 +179,8 @@ def abandon(participants: Iterable[Participant]) -> None:
                 each.roll_back()
             except Exception:
                 each.connection.close()
+        elif each.is_between_blocks():
+            each.connection.close()
 
 
 #: Whether max_prepared_transactions is more than 0, by alias.

@@ -79,6 +79,9 @@ def commit(control: Control, participants: Sequence[Participant], transaction: s
         _decide(control, participants, transaction, asked)
     except BaseException as error:
         if not _stands(control, participants, transaction, asked, error):
+            if not isinstance(error, Error | BlockAborted):
+                # An interruption: a thread may still be about to prepare.
+                recovery.finish_later(twice=True)
             _abort(control, participants, gids)
             raise
         interruption = error

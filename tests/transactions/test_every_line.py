@@ -17,7 +17,7 @@ from django.db import Error, connections, transaction
 from django.db.transaction import TransactionManagementError
 
 from sharding.commits import recovery
-from sharding.errors import CommitInDoubt
+from sharding.errors import ShardingError
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.shop.models import Order, Region
 from tests.transactions.conftest import Rows, elsewhere, prepared
@@ -132,7 +132,7 @@ def _is_acknowledged_and_stored(name: str, rows: Rows) -> bool:
     try:
         with transaction.atomic(using="default"):
             _write(name, rows)
-    except (Error, CommitInDoubt, TransactionManagementError):
+    except (Error, ShardingError, TransactionManagementError):
         # The interruption has left a connection that nothing can be sent to; that is said, and nothing is lost.
         return True
     return not any(_is_left_open(connections[alias]) for alias in CLUSTER) or elsewhere(
