@@ -85,7 +85,8 @@ class Aggregating:
         inner = inner_compiler(self.request)
         with executor.participating(self.request.door, self.request.aliases) as connections:
             inner.order_matters = False
-            inner.pre_sql_setup()
+            # As Django does for a subquery; what is prepared now is what is sent.
+            inner.pre_sql_setup(with_col_aliases=True)
             self.plan = plan_of(self.request, inner)
             select = list(self.query.annotation_select.values())
             if not planner.counts_rows(select):

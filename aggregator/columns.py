@@ -49,9 +49,7 @@ class Builder:
         # Counting different ids is counting ids: each is on one shard. Otherwise the values become group keys.
         self._pushes_distinct = all(self._on_one_shard(leaf) for leaf in leaves if leaf.distinct)
         self._distinct = {
-            self._key(leaf): self._distinct_column(leaf)
-            for leaf in leaves
-            if leaf.distinct and not self._pushes_distinct
+            id(leaf): self._distinct_column(leaf) for leaf in leaves if leaf.distinct and not self._pushes_distinct
         }
         self.keys = len(self.columns)
 
@@ -78,7 +76,7 @@ class Builder:
     def _finished(self, leaf: Any) -> str:
         kind = type(leaf)
         if leaf.distinct and not self._pushes_distinct:
-            column = self._distinct[self._key(leaf)]
+            column = self._distinct[id(leaf)]
             return self._typed(leaf, f"{leaf.function}(DISTINCT {column})")
         if kind is Avg:
             self._require_averaged(leaf)
@@ -90,10 +88,12 @@ class Builder:
             expression = leaf.get_source_expressions()[0]
             self.compares_text |= ordering.type_of(self.compiler, expression) not in ordering.EXACT
             return self._typed(leaf, f"{leaf.function}({self._collate(part, expression)})")
+        # Beside a DISTINCT aggregate, whose values are groups, no rows are no partial rows.
+        total = f"COALESCE(SUM({part}), 0)" if kind is Count else f"SUM({part})"
         if self._is_sqlite:
-            return self._typed(leaf, f"SUM({part})")
+            return self._typed(leaf, total)
         # SUM(bigint) is numeric; the type of the part itself is known when the shards have answered.
-        return f"CAST(SUM({part}) AS {TYPE_OF.format(part[3:])})"
+        return f"CAST({total} AS {TYPE_OF.format(part[3:])})"
 
     def _part(self, leaf: Any, function: str) -> str:
         sql, params = leaf.as_sql(self.compiler, self.compiler.connection, function=function)
@@ -114,10 +114,6 @@ class Builder:
         expression = leaf.get_source_expressions()[0]
         return self._collate(self._column(self._counted(leaf)), expression)
 
-    def _key(self, leaf: Any) -> Any:
-        sql, params = self.compiler.compile(self._counted(leaf))
-        return sql, tuple(params)
-
     def _counted(self, leaf: Any) -> Any:
         """Return what a DISTINCT aggregate is about: NULL where its filter does not hold."""
         expression = leaf.get_source_expressions()[0]
@@ -132,6 +128,9 @@ class Builder:
 
     def _column(self, expression: Any) -> str:
         sql, params = self.compiler.compile(expression)
+        if not self._is_sqlite and ordering.type_of(self.compiler, expression) == "jsonb":
+            # As JSON, a row could not tell the value null from NULL.
+            return self._add((f"({sql})::text", tuple(params)), "") + "::jsonb"
         declared = expression.output_field.db_type(self.compiler.connection) if self._is_sqlite else None
         return self._add((sql, tuple(params)), declared or "")
 

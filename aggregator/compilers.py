@@ -157,9 +157,9 @@ class Merging(Planning):
 
     def _tie_expressions(self, select: list[Any]) -> Iterator[Any]:
         if self.groups or self.query.distinct:
-            for ordinal, (expression, _, alias) in enumerate(select, start=1):
-                if not hasattr(expression, "get_cols"):
-                    yield position_of(ordinal, alias, expression)
+            columns = [(column, alias) for each, _, alias in select for column in ordering.columns_of(each)]
+            for ordinal, (column, alias) in enumerate(columns, start=1):
+                yield position_of(ordinal, alias, column)
             return
         base = self.query.get_initial_alias()
         for field in self.query.get_meta().pk_fields:
@@ -176,7 +176,9 @@ class Merging(Planning):
         except EmptyResultSet:
             return iter([]) if result_type == MULTI else None
         if self.has_extra_select:
-            rows = (row[: self.col_count] for row in rows)
+            # Django counts expressions, and a composite primary key is one expression of several columns.
+            width = ordering.width(self.select)
+            rows = (row[:width] for row in rows)
         if result_type == MULTI:
             return _chunks(rows, chunk_size) if chunked else [list(rows)]
         if result_type == SINGLE:

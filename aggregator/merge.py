@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any
@@ -27,6 +27,8 @@ class SortKey:
     position: int
     descending: bool = False
     nulls_first: bool = False
+    #: Turns a value that is not NULL into the one to compare, where the driver's would not do.
+    read: Callable[[Any], Any] | None = None
 
 
 def merged(
@@ -59,8 +61,11 @@ def sorting_key(keys: Sequence[SortKey]) -> Callable[[Row], Any]:
 
 
 def _column_key(key: SortKey) -> Callable[[Row], Any]:
-    position = key.position
+    position, read = key.position, key.read
     null = BEFORE_ALL if key.nulls_first else AFTER_ALL
+    if read is not None:
+        compare = _column_key(replace(key, position=0, read=None))
+        return lambda row: compare((None if row[position] is None else read(row[position]),))
     if key.descending:
 
         def descending(row: Row) -> Any:
@@ -120,8 +125,15 @@ class _Reversed:
 def _unique(rows: Iterable[Row]) -> Iterator[Row]:
     seen: set[Any] = set()
     for row in rows:
-        # NaN equals itself in a database, but not in Python.
-        identity = tuple([value if value == value else "NaN" for value in row])
+        identity = tuple([_identity(value) for value in row])
         if identity not in seen:
             seen.add(identity)
             yield row
+
+
+def _identity(value: Any) -> Any:
+    if value != value:
+        # NaN equals itself in a database, but not in Python.
+        return "NaN"
+    # A clock that goes back shows two moments alike.
+    return (value, 1) if getattr(value, "fold", 0) else value

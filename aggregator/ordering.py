@@ -7,12 +7,16 @@ does is refused here; for text, the collations that must be in code point order 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any
+from zoneinfo import ZoneInfo
 
+from django.conf import settings
 from django.core.exceptions import FieldError
-from django.db.models.expressions import ColPairs, OrderBy, Ref
+from django.db.models import Aggregate, When
+from django.db.models.expressions import ColPairs, OrderBy, Ref, Subquery
 from django.db.models.functions import Collate
 from django.db.models.sql.compiler import PositionRef
 
@@ -63,7 +67,7 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
         CannotMerge: Python cannot sort by one of the expressions as the database does.
     """
     order = Order()
-    columns = list(_columns(select))
+    columns = list(_columns(compiler, select))
     for ordering in _spelt_out(each[0] for each in order_by):
         position, expression = _position(compiler, ordering, select, columns)
         if position is None:
@@ -72,7 +76,8 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
             columns.append((compiled[0], tuple(compiled[1])))
             position = len(columns) - 1
         require_sortable(compiler, expression, order.collations)
-        order.keys.append(SortKey(position, ordering.descending, _nulls_first(ordering, compiler)))
+        nulls_first, read = _nulls_first(ordering, compiler), _read(compiler, expression)
+        order.keys.append(SortKey(position, ordering.descending, nulls_first, read))
     return order
 
 
@@ -107,6 +112,23 @@ def require_sortable(compiler: Any, expression: Any, collations: set[str | None]
         )
 
 
+def _read(compiler: Any, expression: Any) -> Callable[[datetime], datetime] | None:
+    """Return how moments are compared that the driver shows by a clock which goes back once a year."""
+    connection = compiler.connection
+    if connection.vendor == "sqlite" or connection.timezone_name == "UTC":
+        return None
+    if not type_of(compiler, expression).startswith("timestamp"):
+        return None
+    # With time zones, what comes without one is no moment: TruncHour(), for example.
+    zone = None if settings.USE_TZ else ZoneInfo(connection.timezone_name)
+
+    def moment(value: datetime) -> datetime:
+        local = value if zone is None else value.replace(tzinfo=zone)
+        return local if local.tzinfo is None else local.astimezone(UTC)
+
+    return moment
+
+
 def is_sortable(compiler: Any, expression: Any) -> bool:
     """Return whether Python sorts the expression's values as the database does, whatever the collations are."""
     if compiler.connection.vendor == "sqlite":
@@ -135,23 +157,50 @@ def collation_of(expression: Any) -> str | None:
     own: str | None = getattr(target, "db_collation", None)
     if own is not None:
         return own
-    sources = expression.get_source_expressions() if hasattr(expression, "get_source_expressions") else ()
-    found = (collation_of(source) for source in sources if source is not None)
+    found = (collation_of(source) for source in _giving_text(expression) if source is not None)
     return next((collation for collation in found if collation is not None), None)
+
+
+def _giving_text(expression: Any) -> Iterable[Any]:
+    """Return the expressions from which an expression has its text, and the text its collation."""
+    if isinstance(expression, Subquery):
+        query: Any = expression.query
+        return [each for part in (query, *query.combined_queries) for each in _selected(part)]
+    if isinstance(expression, When):
+        return [expression.result]
+    if isinstance(expression, Aggregate):
+        # Without the filter and the order.
+        return expression.source_expressions
+    return expression.get_source_expressions() if hasattr(expression, "get_source_expressions") else []
+
+
+def _selected(query: Any) -> list[Any]:
+    return [*query.select, *query.annotation_select.values()]
 
 
 def named(expression: Any) -> str:
     """Return an expression as an error message names it."""
     target = getattr(expression, "target", None)
-    return target.name if target is not None else repr(expression)
+    return target.name if target is not None else f"{type(expression).__name__}()"
 
 
-def _columns(select: Sequence[Selected]) -> Iterator[tuple[str, tuple[Any, ...]]]:
-    """Yield the SQL of each column; a composite primary key is one expression of several columns."""
-    for expression, (sql, params), _ in select:
-        if isinstance(expression, ColPairs):
-            yield from [("", ())] * len(expression)
-        else:
+def columns_of(expression: Any) -> list[Any]:
+    """Return what an expression of the SELECT clause is a column of each: a composite primary key is several."""
+    # DISTINCT selects what is ordered by.
+    inner: Any = expression.expression if isinstance(expression, OrderBy) else expression
+    return list(inner.get_cols()) if isinstance(inner, ColPairs) else [inner]
+
+
+def width(select: Sequence[Selected]) -> int:
+    """Return how many columns a SELECT clause has."""
+    return sum(len(columns_of(expression)) for expression, _, _ in select)
+
+
+def _columns(compiler: Any, select: Sequence[Selected]) -> Iterator[tuple[str, tuple[Any, ...]]]:
+    """Yield the SQL of each column."""
+    for expression, compiled, _ in select:
+        columns = columns_of(expression)
+        for sql, params in [compiled] if len(columns) == 1 else map(compiler.compile, columns):
             yield sql, tuple(params)
 
 
@@ -163,11 +212,12 @@ def _position(
     if isinstance(expression, Ref):
         reference: Any = expression
         if isinstance(expression, PositionRef):
-            index = reference.ordinal - 1
+            # The database counts columns, whatever Django has counted.
+            position = reference.ordinal - 1
         else:
             index = next(turn for turn, (_, _, alias) in enumerate(select) if alias == reference.refs)
-        width = sum(len(each) if isinstance(each, ColPairs) else 1 for each, _, _ in select[:index])
-        return width, select[index][0]
+            position = width(select[:index])
+        return position, [column for each, _, _ in select for column in columns_of(each)][position]
     sql, params = compiler.compile(expression)
     wanted = (sql, tuple(params))
     return (columns.index(wanted) if wanted in columns else None), expression

@@ -63,6 +63,11 @@ class KeysetPaginator(Generic[M]):
         iterable: Any = queryset._iterable_class
         if not issubclass(iterable, ModelIterable):
             raise ValueError("KeysetPaginator pages instances. Give it a queryset without values() or values_list().")
+        if _repeats_rows(queryset.query):
+            raise ValueError(
+                "KeysetPaginator cannot tell apart the rows that a join to several rows repeats, and would skip some. "
+                "Add distinct() to the queryset, or filter by Exists()."
+            )
         self.per_page = per_page
         names: Any = ordering if ordering is not None else queryset.query.order_by or queryset.model._meta.ordering
         self._keys = _keys(queryset.model, names)
@@ -130,6 +135,15 @@ class KeysetPaginator(Generic[M]):
             return direction, [key.field.to_python(value) for key, value in zip(self._keys, values, strict=True)]
         except ValidationError as error:
             raise _invalid(cursor) from error
+
+
+def _repeats_rows(query: Any) -> bool:
+    """Return whether a row may come once for each of the rows that it is joined to."""
+    if query.distinct or query.group_by is not None:
+        return False
+    used = [join for alias, join in query.alias_map.items() if query.alias_refcount[alias]]
+    fields = [getattr(join, "join_field", None) for join in used]
+    return any(field.one_to_many or field.many_to_many for field in fields if field is not None)
 
 
 def _keys(model: type[Model], names: Sequence[Any]) -> list[_Key]:

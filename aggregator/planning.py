@@ -80,7 +80,7 @@ class Planning:
     def _require_equality(self, select: list[Any]) -> None:
         named = set()
         for expression, _, _ in select:
-            for each in expression.get_cols() if hasattr(expression, "get_cols") else [expression]:
+            for each in ordering.columns_of(expression):
                 kind = ordering.type_of(self, each)
                 if self.connection.vendor != "sqlite" and kind not in ordering.EQUAL:
                     raise cannot_merge(

@@ -67,16 +67,17 @@ def check_engines(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> lis
 
 
 def check_router(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error if shards are declared without our router (E018)."""
-    if not _sound_shards() or any(map(_is_router, settings.DATABASE_ROUTERS)):
+    """Return an error if shards are declared and our router is not the first one (E018)."""
+    is_ours = [_is_router(each) for each in settings.DATABASE_ROUTERS]
+    if not _sound_shards() or is_ours[:1] == [True]:
         return []
-    return [
-        Error(
-            f"Shards are declared, but DATABASE_ROUTERS does not list {ROUTER!r}.",
-            hint="Add it. Without it, migrate creates the tables of global models on every shard.",
-            id="sharding.E018",
-        )
-    ]
+    if any(is_ours):
+        message = f"Shards are declared, but DATABASE_ROUTERS lists another router before {ROUTER!r}."
+        hint = "Put it first. A router before it could send queries of sharded models to another database than default."
+    else:
+        message = f"Shards are declared, but DATABASE_ROUTERS does not list {ROUTER!r}."
+        hint = "Add it. Without it, migrate creates the tables of global models on every shard."
+    return [Error(message, hint=hint, id="sharding.E018")]
 
 
 def check_mode(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:

@@ -18,7 +18,7 @@ from django.db.models import Model, Q, QuerySet, signals, sql
 from django.db.models.deletion import Collector
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE
 
-from sharding import registry
+from sharding import cluster_map, conf, placing, registry, routing, scopes
 from sharding.registry import Entry
 
 Deleted = tuple[int, dict[str, int]]
@@ -50,11 +50,28 @@ def delete_queryset(queryset: Any) -> Deleted:
     rows.query.select_for_update = False
     rows.query.select_related = False
     rows.query.clear_ordering(force=True)
+    _refuse_foreign(rows)
     collector = KeyedCollector(rows.db, origin=queryset)
-    collector.collect(rows)
+    with routing.probe(allowed=False):
+        collector.collect(rows)
     deleted = collector.delete()
     queryset._result_cache = None
     return deleted
+
+
+def _refuse_foreign(rows: Any) -> None:
+    """
+    Check that a queryset on a shard names no rows of others: there it would find none, and delete none.
+
+    Raises:
+        WrongShard: it does.
+    """
+    entry = registry.entry(rows.model)
+    if entry is None or rows.db not in conf.current().shards or routing.native_alias() is not None:
+        return
+    buckets = routing.buckets_of(scopes.apply(rows.query, entry))
+    if buckets:
+        placing.refuse_foreign(entry, rows.db, cluster_map.current().owners_of(buckets))
 
 
 class KeyedCollector(Collector):

@@ -4,11 +4,13 @@ Where does a key, or a row, live? The two questions of every operator.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.db.models import Model
 
 from sharding import cluster_map, conf, hashing, registry
+from sharding.errors import WrongShard
 
 
 def bucket_of(key: Any, *, model: type[Model] | None = None) -> int:
@@ -41,3 +43,16 @@ def shard_of(key: Any, *, model: type[Model] | None = None) -> str:
         MapMissing: shards are declared, and the cluster is not initialised.
     """
     return cluster_map.current().owner(bucket_of(key, model=model))
+
+
+def refuse_foreign(entry: registry.Entry, alias: str, owners: Iterable[str]) -> None:
+    """Check that the rows of a write that is addressed to a shard are its own, or raise WrongShard."""
+    for owner in owners:
+        if owner != alias:
+            raise WrongShard(
+                f"This write of {entry.label} is addressed to {alias!r}, but {owner!r} owns its bucket. "
+                f"Leave out using({alias!r}), and it is sent to its owner.",
+                model=entry.label,
+                alias=alias,
+                expected=owner,
+            )

@@ -1,14 +1,17 @@
 """
 The router answers which tables exist where, and keeps a migration in the database that it runs on.
 
-Which shard owns a row is decided in the database backend.
+Queries of sharded models it sends to `default`; which shard owns a row is decided in the database backend there.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from django.apps import apps
+from django.conf import settings
+from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
 
 from sharding import conf, lineage, reference_models, registry, routing
@@ -23,17 +26,27 @@ class ShardRouter:
 
     def db_for_read(self, model: Any, **hints: Any) -> str | None:
         """
-        Return the database that is being migrated, and None (no opinion) outside of migrations.
+        Return the door for sharded models, past which no router that follows may send them, and None (no opinion) for
+        others; during a migration, the database that it runs on.
 
         So a RunPython that names no database queries the one it runs on; a row's own database goes before.
         """
         alias = routing.native_alias()
-        if alias is None or alias == DEFAULT_DB_ALIAS:
+        if alias is not None:
+            return None if alias == DEFAULT_DB_ALIAS or _own_database(hints) else alias
+        if registry.entry(model) is None:
             return None
-        instance = hints.get("instance")
-        return None if instance is not None and instance._state.db else alias
+        # A global row may have been read from a replica, where no sharded rows are.
+        own = _own_database(hints, of=registry.entry)
+        return own or DEFAULT_DB_ALIAS
 
-    db_for_write = db_for_read
+    def db_for_write(self, model: Any, **hints: Any) -> str | None:
+        """Return the same, and for reference models the control database: there they are written on all databases."""
+        if routing.native_alias() is not None or not reference_models.is_reference(model):
+            return self.db_for_read(model, **hints)
+        own = _own_database(hints, of=reference_models.is_reference)
+        # Of a copy that was read elsewhere, from a replica for one, the routers that follow know more.
+        return None if own not in {None, DEFAULT_DB_ALIAS} else DEFAULT_DB_ALIAS
 
     def allow_migrate(self, db: str, app_label: str, model_name: str | None = None, **hints: Any) -> bool | None:
         """
@@ -42,7 +55,7 @@ class ShardRouter:
         RunPython and RunSQL give no model: on a shard they run for apps with sharded or reference models, unless their
         ``hints`` say ``{"sharded": False}`` or name a model with ``{"model_name": …}``.
         """
-        on_shard = db in conf.current().shards
+        on_shard = db in _shards()
         if app_label == APP:
             return self._own_table(db, on_shard, model_name)
         if not on_shard:
@@ -57,6 +70,20 @@ class ShardRouter:
         if db == DEFAULT_DB_ALIAS:
             return True
         return on_shard and (model_name is None or model_name.lower() in ON_EVERY_SHARD)
+
+
+def _shards() -> tuple[str, ...]:
+    """Return the shards, also while another setting is wrong: the system checks ask the router before they say so."""
+    try:
+        return conf.current().shards
+    except ImproperlyConfigured:
+        return conf.read(getattr(settings, "SHARDING", {}), settings.DATABASES)[0].shards
+
+
+def _own_database(hints: Mapping[str, Any], *, of: Callable[[Any], Any] = bool) -> str | None:
+    """Return the database of the instance for which Django asks, if it has one and its model is one ``of`` a kind."""
+    instance = hints.get("instance")
+    return instance._state.db if instance is not None and of(type(instance)) else None
 
 
 def _labels_on_shards() -> list[str]:

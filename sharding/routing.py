@@ -16,8 +16,9 @@ from uuid import UUID
 from django.core.exceptions import ValidationError
 from django.db.models import Model
 from django.db.models.expressions import Col, ColPairs, Value
-from django.db.models.lookups import Exact, In
+from django.db.models.lookups import Exact, In, IsNull
 from django.db.models.sql import Query
+from django.db.models.sql.datastructures import BaseTable
 from django.db.models.sql.where import AND, OR, XOR, NothingNode, WhereNode
 
 from sharding import reference_models, registry
@@ -48,9 +49,9 @@ def native_alias() -> str | None:
 
 
 @contextmanager
-def probe() -> Iterator[None]:
-    """Allow queries without a shard key: inside, Django itself asks (unique validation, for one)."""
-    token = _probe.set(True)
+def probe(*, allowed: bool = True) -> Iterator[None]:
+    """Allow reads without a shard key: inside, Django itself asks (unique validation, for one)."""
+    token = _probe.set(allowed)
     try:
         yield
     finally:
@@ -75,7 +76,28 @@ def buckets_of(query: Query) -> Buckets:
         for each in query.combined_queries:
             united = _either(united, _buckets_of_part(each))
         return united
-    return _node(query.where, False)
+    found = _node(query.where, False)
+    return NO_ROW if found is None and _wants_null(query) else found
+
+
+def _wants_null(query: Query) -> bool:
+    """Return whether the rows would need NULL for a key or an id, which none has: ``filter(pk=None)``."""
+    for condition in anded(query.where):
+        if isinstance(condition, IsNull) and condition.rhs is True:
+            lhs: Any = condition.lhs
+            columns = lhs.get_cols() if isinstance(lhs, ColPairs) else [lhs]
+            if all(_is_never_null(each, query) for each in columns):
+                return True
+    return False
+
+
+def _is_never_null(column: Any, query: Query) -> bool:
+    # In the rows of an outer join, every column may be NULL.
+    if not isinstance(column, Col) or not isinstance(query.alias_map.get(column.alias), BaseTable):
+        return False
+    entry = registry.entry(column.target.model)
+    ids = column.target.model._meta.pk_fields
+    return entry is not None and (column.target in ids or column.target.attname == entry.key_attname)
 
 
 def _buckets_of_part(query: Query) -> Buckets:
@@ -94,6 +116,11 @@ def anded(where: WhereNode) -> Iterator[Any]:
             yield from anded(child)
         else:
             yield child
+
+
+def narrowed(buckets: Buckets, condition: Any) -> Buckets:
+    """Return those of some buckets whose rows can meet a resolved condition as well."""
+    return _both(buckets, _node(condition, False))
 
 
 def _both(a: Buckets, b: Buckets) -> Buckets:

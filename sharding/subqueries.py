@@ -47,7 +47,8 @@ def within(node: Any) -> Iterator[Query]:
             yield from within(child)
     elif isinstance(node, (list, tuple)):
         for each in node:
-            if hasattr(each, "resolve_expression"):
+            # The rows of a composite key are tuples in a list.
+            if hasattr(each, "resolve_expression") or isinstance(each, (list, tuple)):
                 yield from within(each)
     elif hasattr(node, "rhs"):
         # A lookup: nearly always a column and a plain value.

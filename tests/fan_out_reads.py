@@ -11,6 +11,7 @@ from django.db.models import (
     Count,
     Exists,
     F,
+    JSONField,
     Max,
     Min,
     OuterRef,
@@ -27,6 +28,14 @@ from tests.shop.models import Customer, Ledger, Line, Order
 
 PG = connections["default"].vendor == "postgresql"
 PARTS = ("quantity", "total")
+#: JSON's null is a value, and not NULL.
+JSON = Case(
+    When(status="paid", then=Value(None, JSONField())),
+    When(status="new", then=None),
+    When(status="sent", then=Value({"a": [1, None]}, JSONField())),
+    default=Value(1.0, JSONField()),
+    output_field=JSONField(),
+)
 
 READS = {
     "all": lambda of: sorted(str(order.pk) for order in of(Order)),
@@ -48,6 +57,23 @@ READS = {
         of(Order).order_by(Case(When(status="paid", then=1), default=2), "id").values_list("id")
     ),
     "order by a composite key": lambda of: of(Ledger).order_by("-pk"),
+    "a composite key, other order": lambda of: of(Ledger).order_by("number", "-tenant_id").values_list("pk", "text"),
+    "a composite key in a slice": lambda of: of(Ledger).order_by("tenant_id", "number").values("text", "pk")[2:5],
+    "count of composite keys": lambda of: of(Ledger).values_list("pk", "number")[2:5].count(),
+    "count of ordered composite keys": lambda of: of(Ledger).order_by("-pk")[2:7].count(),
+    "count of different composite keys": lambda of: of(Ledger).distinct().order_by("pk")[2:7].count(),
+    "distinct rows by a composite key": lambda of: of(Ledger).distinct().order_by("-pk"),
+    "a composite key, ordered by an expression": lambda of: (
+        of(Ledger).order_by(F("number") * -1, "-tenant_id").values("pk", "text")
+    ),
+    # Django counts expressions in ORDER BY, where the database counts columns: both sides sort by the number.
+    "order by what stands beside a composite key": lambda of: (
+        of(Ledger).values_list("pk", "tenant_id").order_by("-tenant_id", "pk")
+    ),
+    "distinct, ordered by a composite key": lambda of: (
+        of(Ledger).values_list("number", "text").distinct().order_by("-pk", "bucket")
+    ),
+    "group by a composite key": lambda of: of(Ledger).annotate(n=Count("text")).order_by("-number", "pk"),
     "reverse": lambda of: of(Order).order_by("total", "id").reverse(),
     "slice": lambda of: of(Order).order_by("total", "id")[5:11],
     "slice without order": lambda of: len(of(Order)[3:9]),
@@ -129,6 +155,9 @@ READS = {
             x=Sum("quantity", default=Value(5) * 2),
         )
     ),
+    "counts of nothing beside different values": lambda of: (
+        of(Order).filter(total=-1).aggregate(n=Count("id"), all=Count("*"), d=Count("status", distinct=True))
+    ),
     "sums of nothing": lambda of: (
         of(Order).filter(total=-1).aggregate(n=Count("id"), s=Sum("total"), q=Sum("quantity"))
     ),
@@ -179,6 +208,14 @@ READS = {
         of(Order).values("tenant_id").annotate(a=StdDev("total")).order_by("-a", "tenant_id")
     ),
     "group by the id": lambda of: of(Order).annotate(n=Count("lines"), m=Max("lines__amount")).order_by("-n", "id"),
+    "group by JSON": lambda of: sorted(map(repr, of(Order).values(x=JSON).annotate(n=Count("id"), t=Sum("total")))),
+    "HAVING beside JSON": lambda of: sorted(
+        map(repr, of(Order).values(x=JSON).annotate(n=Count("id")).filter(n__gt=12).values_list("x", "n"))
+    ),
+    "count of different JSON": lambda of: of(Order).aggregate(n=Count(JSON, distinct=True)),
+    "count of different JSON in groups": lambda of: (
+        of(Order).values("quantity").annotate(n=Count(JSON, distinct=True)).order_by("quantity")
+    ),
     "group without selecting the group": lambda of: (
         of(Order).values("status").annotate(a=Avg("quantity")).order_by("a", "status").values_list("a", flat=True)
     ),

@@ -174,6 +174,15 @@ def test_a_whole_message():
             ),
         ),
         (
+            {"DATABASE_ROUTERS": [Other(), "sharding.router.ShardRouter"]},
+            Error(
+                "Shards are declared, but DATABASE_ROUTERS lists another router before 'sharding.router.ShardRouter'.",
+                hint="Put it first. A router before it could send queries of sharded models to another database than "
+                "default.",
+                id="sharding.E018",
+            ),
+        ),
+        (
             {"SHARDING": {"MODE": "observe"}},
             Error(
                 "SHARDING['MODE'] is 'observe', which is not available yet.",
@@ -229,7 +238,7 @@ def test_shards_without_the_aggregator_are_a_warning(monkeypatch):
 
 def test_a_subclass_of_the_router_counts():
     assert found(DATABASE_ROUTERS=[Mine()]) == []
-    assert found(DATABASE_ROUTERS=["tests.test_checks_settings.Mine"]) == []
+    assert found(DATABASE_ROUTERS=["tests.test_checks_settings.Mine", Other()]) == []
 
 
 def test_a_function_that_can_be_called_is_accepted():

@@ -144,8 +144,9 @@ def test_pages_by_number(layout: tuple[str, ...]) -> None:
     pages = Paginator(fan_out(Order.objects).order_by(*order), 7)
     rows = [order.pk for page in pages for order in page]
     assert len(rows) == pages.count == len(set(rows))
-    for number in (0, -1, pages.num_pages + 1):
-        with pytest.raises(EmptyPage):
+    no_page = dict.fromkeys((0, -1), "That page number is less than 1")
+    for number, message in {**no_page, pages.num_pages + 1: "That page contains no results"}.items():
+        with pytest.raises(EmptyPage, match=whole(message)):
             pages.page(number)
 
 

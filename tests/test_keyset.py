@@ -8,12 +8,12 @@ from typing import Any
 import pytest
 from django.core import signing
 from django.core.exceptions import FieldError
-from django.db.models import QuerySet
+from django.db.models import Count, Exists, OuterRef, QuerySet
 
 from aggregator import KeysetPaginator, fan_out
 from sharding.errors import InvalidCursor
 from tests.messages import whole
-from tests.shop.models import Customer, Ledger, Order
+from tests.shop.models import Customer, Ledger, Line, Order
 from tests.two_sides import LAYOUTS, rows_on
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -136,6 +136,34 @@ def test_a_slice() -> None:
     message = whole("KeysetPaginator makes the slices itself. Give it a queryset that is not sliced.")
     with pytest.raises(ValueError, match=message):
         KeysetPaginator(orders()[:10], 5)
+
+
+def test_rows_that_a_join_repeats() -> None:
+    message = whole(
+        "KeysetPaginator cannot tell apart the rows that a join to several rows repeats, and would skip some. Add "
+        "distinct() to the queryset, or filter by Exists()."
+    )
+    joined = orders().filter(lines__amount__gte=1)
+    for queryset in (joined, orders().filter(tags__label="red"), fan_out(Customer.objects).filter(orders=None)):
+        with pytest.raises(ValueError, match=message):
+            KeysetPaginator(queryset, 5)
+    expected = Order.objects.using("reference").filter(lines__amount__gte=1).distinct().order_by("total", "id")
+    paginator = KeysetPaginator(joined.distinct(), 5, ordering=["total"])
+    pages = [paginator.page()]
+    while pages[-1].next_cursor:
+        pages.append(paginator.page(pages[-1].next_cursor))
+    assert [order.pk for page in pages for order in page] == [order.pk for order in expected]
+
+
+def test_joins_that_repeat_no_row() -> None:
+    for queryset in (
+        fan_out(Line.objects).filter(order__customer__name="A0"),
+        orders().annotate(n=Count("lines")),
+        orders().filter(Exists(Line.objects.filter(order=OuterRef("pk")))),
+        orders().exclude(lines__amount=1),
+        orders().select_related("customer").prefetch_related("lines"),
+    ):
+        assert len(KeysetPaginator(queryset, 1000).page()) == queryset.count()
 
 
 def test_values() -> None:

@@ -142,6 +142,18 @@ def test_composite_ids(layout: Layout, db: None) -> None:
         list(rows.filter(pk__in=Ledger.objects.filter(tenant_id=tenant + 1).values("pk")))
 
 
+@pytest.mark.parametrize("name", ["pk", "pk__in"])
+def test_subqueries_inside_composite_ids(name: str, layout: Layout, db: None) -> None:
+    tenant = tenant_on(layout.home)
+    row = (tenant, Subquery(orders(tenant + 1).values("quantity")[:1]))
+    with assert_statements({}), pytest.raises(CannotMerge, match=whole(_subquery("shop.Ledger"))):
+        list(Ledger.objects.filter(**{name: row if name == "pk" else [row, (tenant, 2)]}))
+    Ledger.objects.create(tenant_id=tenant, number=1)
+    Order.objects.create(tenant_id=tenant, quantity=1)
+    row = (tenant, Subquery(orders(tenant).values("quantity")[:1]))
+    assert Ledger.objects.get(**{name: row if name == "pk" else [row]}).number == 1
+
+
 #: Joins that Django makes while it compiles, and (query, label, table) of a statement over both servers.
 GLOBAL: dict[str, tuple[Query, str, str]] = {
     "a subquery's order": (

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import functools
 import math
+from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
+from zoneinfo import ZoneInfo
 
 import pytest
 from hypothesis import given
@@ -106,6 +108,31 @@ def test_storage_classes_of_sqlite(descending: bool) -> None:
     key = sorting_key([SortKey(0, descending, nulls_first=not descending)])
     backwards = rows[::-1]
     assert sorted(backwards, key=key) == rows
+
+
+PARIS = ZoneInfo("Europe/Paris")
+#: Half past two in summer time, ten past two in winter time, and three o'clock.
+REPEATED = [
+    datetime(2013, 10, 27, 2, 30, tzinfo=PARIS),
+    datetime(2013, 10, 27, 2, 10, tzinfo=PARIS, fold=1),
+    datetime(2013, 10, 27, 3, tzinfo=PARIS),
+]
+
+
+@pytest.mark.parametrize("descending", [False, True])
+def test_an_hour_that_a_clock_repeats(descending: bool) -> None:
+    """Python compares moments of one zone by what its clock shows."""
+    key = SortKey(1, descending, nulls_first=descending, read=lambda value: value.astimezone(UTC))
+    rows = [(0, value) for value in [*REPEATED, None]]
+    ordered = rows[::-1] if descending else rows
+    assert list(merged([[each] for each in sorted(rows, key=repr)], [key])) == ordered
+
+
+def test_distinct_moments_that_a_clock_shows_alike() -> None:
+    first = datetime(2013, 10, 27, 2, 30)
+    second = first.replace(fold=1)
+    found = list(merged([[(first,), (second,)], [(second,)], [(first,)]], distinct=True))
+    assert [value.fold for (value,) in found] == [0, 1]
 
 
 def test_decimals_are_not_rounded() -> None:

@@ -1,4 +1,4 @@
-"""``allow_migrate``: which tables exist where, for every kind of model, hint and database."""
+"""Which tables exist where, and which database Django asks, for every kind of model, hint and database."""
 
 from __future__ import annotations
 
@@ -7,10 +7,12 @@ from django.apps.registry import Apps
 from django.db import models, router
 from django.test import override_settings
 
+from aggregator import fan_out
 from sharding import routing
 from sharding.fields import BucketField
 from sharding.router import ShardRouter
-from tests.shop.models import Customer, Note, Order, PaidOrder, Region
+from tests.layouts import tenant_on
+from tests.shop.models import Country, Customer, Line, Note, Order, PaidOrder, Region
 
 
 def historical(name, *, bucket):
@@ -86,10 +88,69 @@ def test_without_shards_there_is_no_opinion():
     assert ShardRouter().allow_migrate("shard_a", "shop", model_name="order") is None
 
 
-@pytest.mark.parametrize("model", [Order, PaidOrder, Customer, Region, Note])
-def test_no_database_is_chosen_outside_of_migrations(model):
-    assert ShardRouter().db_for_read(model) is None
-    assert ShardRouter().db_for_write(model) is None
+@pytest.mark.parametrize("wrong", [{"BUCKETS": 0}, {"SHARDS": "shard_b", "MODE": "x"}])
+def test_tables_have_their_databases_while_the_settings_are_wrong(wrong):
+    """The system checks ask the router before they say what is wrong."""
+    with override_settings(SHARDING=wrong):
+        assert ShardRouter().allow_migrate("shard_b", "shop", model_name="order") is True
+        assert ShardRouter().allow_migrate("shard_b", "shop", model_name="note") is False
+        assert ShardRouter().allow_migrate("plain", "shop", model_name="note") is None
+
+
+def kept_in(alias, row):
+    row._state.db = alias
+    return row
+
+
+@pytest.mark.parametrize(
+    ("model", "instance", "read", "write"),
+    [
+        (Order, None, "default", "default"),
+        (PaidOrder, None, "default", "default"),
+        (Customer, Region(), "default", "default"),
+        # Where a row of another model was read says nothing.
+        (Customer, kept_in("plain", Region()), "default", "default"),
+        (Customer, kept_in("plain", Country()), "default", "default"),
+        (Line, Order(), "default", "default"),
+        (Line, kept_in("default", Order()), "default", "default"),
+        (Line, kept_in("reference", Order()), "reference", "reference"),
+        (Region, None, None, None),
+        (Region, kept_in("default", Customer()), None, None),
+        (Note, kept_in("plain", Region()), None, None),
+        (Country, None, None, "default"),
+        (Country, kept_in("default", Country()), None, "default"),
+        (Country, kept_in("plain", Region()), None, "default"),
+        (Country.neighbours.through, kept_in("default", Country()), None, "default"),
+        # One that was read from a replica: the project's router knows its primary.
+        (Country, kept_in("plain", Country()), None, None),
+    ],
+)
+def test_databases_outside_of_migrations(model, instance, read, write):
+    hints = {} if instance is None else {"instance": instance}
+    assert ShardRouter().db_for_read(model, **hints) == read
+    assert ShardRouter().db_for_write(model, **hints) == write
+
+
+class Replicas:
+    """A project's own router, as Django's documentation shows one."""
+
+    def db_for_read(self, model, **hints):
+        return "plain"
+
+    db_for_write = db_for_read
+
+
+@pytest.mark.django_db(databases="__all__")
+@override_settings(DATABASE_ROUTERS=["sharding.router.ShardRouter", Replicas()])
+def test_no_router_that_follows_sends_rows_past_the_door():
+    assert Region.objects.all().db == Country.objects.all().db == "plain"
+    order = Order.objects.create(tenant_id=tenant_on("shard_a"))
+    assert Order.objects.using("shard_a").get() == order
+    assert order.lines.create(product="tea").order_id == order.pk
+    assert fan_out(Order.objects).get(lines__product="tea") == order
+    assert Order.objects.filter(pk=order.pk).delete()[1] == {"shop.Line": 1, "shop.Order": 1}
+    country = Country.objects.create(code="FI")
+    assert Country.objects.using("shard_b").get() == Country.objects.using("default").get() == country
 
 
 def test_a_migration_reads_and_writes_the_database_it_runs_on():

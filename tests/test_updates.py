@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 from django.db import transaction
-from django.db.models import Case, F, Value, When
-from django.db.models.functions import Coalesce
+from django.db.models import Case, F, UUIDField, Value, When
+from django.db.models.functions import Cast, Coalesce
 
 from sharding import bucket_of, ids
 from sharding.errors import BucketMismatch, ShardKeyChanged
@@ -60,6 +60,12 @@ Write = Callable[[Rows], object]
 STRANGERS: dict[str, Write] = {
     "create": lambda rows: Order.objects.create(tenant_id=rows.order.tenant_id, customer=rows.stranger),
     "create by id": lambda rows: Order.objects.create(tenant_id=rows.order.tenant_id, customer_id=rows.stranger.pk),
+    "create by Value": lambda rows: Order.objects.create(
+        tenant_id=rows.order.tenant_id, customer_id=Value(rows.stranger.pk)
+    ),
+    "create by a cast": lambda rows: Order.objects.create(
+        tenant_id=rows.order.tenant_id, customer_id=Cast(Value(rows.stranger.pk), UUIDField())
+    ),
     "save": lambda rows: changed(rows.order, customer=rows.stranger).save(),
     "save of the field": lambda rows: changed(rows.order, customer=rows.stranger).save(update_fields=["customer"]),
     "save of an expression": lambda rows: changed(rows.order, customer_id=Value(rows.stranger.pk)).save(),
@@ -111,6 +117,17 @@ def test_foreign_key_that_the_database_computes(rows: Rows) -> None:
         rows.mine.update(customer=found)
     assert str(caught.value).startswith("shop.Order.customer is set to the expression Coalesce(")
     assert str(caught.value).endswith(", so its bucket cannot be verified. Set it to a plain value.")
+
+
+def test_new_row_with_what_the_database_computes(rows: Rows) -> None:
+    found = Coalesce(Value(None), Value(rows.customer.pk), output_field=UUIDField())
+    with assert_statements({}), pytest.raises(BucketMismatch) as caught, atomic():
+        Order.objects.create(tenant_id=rows.order.tenant_id, customer_id=found)
+    assert str(caught.value).startswith("shop.Order.customer is set to the expression Coalesce(")
+    cast = Cast(Value(rows.customer.pk), UUIDField())
+    made = Order.objects.create(tenant_id=rows.order.tenant_id, customer_id=cast, quantity=Value(2) + 1)
+    made.refresh_from_db()
+    assert (made.customer, made.quantity) == (rows.customer, 3)
 
 
 def test_id_of_another_bucket(rows: Rows) -> None:

@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from django.db import transaction
+from django.db.models import Exists, Subquery
 
-from sharding import routing
-from sharding.errors import BucketMismatch, ShardKeyChanged, WrongShard
+from sharding import routing, scope
+from sharding.errors import BucketMismatch, GlobalJoin, ShardKeyChanged, WrongShard
 from sharding.testing.statements import assert_statements
 from tests.layouts import CLUSTER, tenant_on
 from tests.messages import whole
-from tests.shop.models import Account, Customer, Line, Order
+from tests.shop.models import Account, Country, Customer, Line, Note, Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
@@ -108,9 +109,36 @@ def assert_untouched(order: Order) -> None:
             assert found == ([(order.pk, "new")] if alias == "shard_a" else [])
 
 
-def test_deleting_rows_of_another_shard_finds_none(order: Order, tenant: int) -> None:
-    assert Order.objects.using("shard_b").filter(tenant_id=tenant).delete() == (0, {})
+def test_deleting_rows_of_another_shard(order: Order, tenant: int) -> None:
+    """There it would find none, and say that it deleted none."""
+    for rows in (Order.objects.filter(tenant_id=tenant), Order.objects.filter(pk=order.pk)):
+        with assert_statements({}), pytest.raises(WrongShard, match=whole(STATEMENT.format("shop.Order"))):
+            rows.using("shard_b").delete()
+    with scope(tenant, of=Order), pytest.raises(WrongShard, match=whole(STATEMENT.format("shop.Order"))):
+        Order.objects.using("shard_b").delete()
     assert Order.objects.for_key(tenant).get() == order
+    assert Line.objects.using("shard_b").filter(order=None).delete() == (0, {})
+
+
+#: Subqueries over a global model, whose table no shard has.
+GLOBAL: dict[str, Callable[[], object]] = {
+    "a filter": lambda: list(Order.objects.using("shard_a").filter(pk__in=Note.objects.values("order"))),
+    "an annotation": lambda: list(Order.objects.using("shard_a").annotate(x=Exists(Note.objects.all()))),
+    "an update": lambda: Order.objects.using("shard_a").update(status=Subquery(Note.objects.values("text")[:1])),
+    "a raw deletion": lambda: Order.objects.using("shard_a").filter(Exists(Note.objects.all()))._raw_delete("shard_a"),
+    "a reference model": lambda: list(Country.objects.using("shard_a").filter(Exists(Note.objects.all()))),
+}
+
+
+@pytest.mark.parametrize("ask", GLOBAL.values(), ids=GLOBAL)
+def test_subqueries_over_global_models(ask: Callable[[], object]) -> None:
+    message = (
+        "A query that 'shard_a' answers contains a subquery over shop.Note, and global rows live in the control "
+        "database. Evaluate the inner query first: list(inner)."
+    )
+    with assert_statements({}), pytest.raises(GlobalJoin, match=whole(message)) as caught:
+        ask()
+    assert (caught.value.model, caught.value.tables) == ("shop.Note", ["shop_note"])
 
 
 def test_unlimited_writes_reach_that_shard_alone(order: Order, tenant: int) -> None:

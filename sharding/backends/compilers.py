@@ -14,10 +14,11 @@ from typing import Any
 from django.db.models import Count
 from django.db.models.sql import Query
 
-from sharding import cluster_map, locality, registry, routing, scopes
+from sharding import cluster_map, locality, placing, reference_models, registry, routing, scopes
 from sharding.backends import hook, inserts, lookup_reads, reference_writes, updates
 from sharding.backends.hook import FanOutRequest
 from sharding.backends.native_compilers import (
+    absent_class,
     empty_class,
     guarded_class,
     native_class,
@@ -27,7 +28,6 @@ from sharding.backends.native_compilers import (
     unbounded,
     unbounded_class,
 )
-from sharding.errors import WrongShard
 from sharding.lookups import matching, states
 from sharding.lookups.matching import Match
 from sharding.registry import Entry
@@ -119,7 +119,8 @@ class DoorCompiler:
         probe = False
         if buckets is None:
             probe = not _asks_every_shard(query)
-            if probe and not routing.is_probe():
+            # Django's own questions write nothing.
+            if probe and (self.name in {UPDATE, DELETE} or not routing.is_probe()):
                 refusing = unbounded_class(self.native)(query, connection, connection.alias, elide_empty)
                 refusing.unbuilt = unbuilt
                 return refusing
@@ -148,7 +149,7 @@ class ShardCompiler:
             return nested_class(self.native)(query, connection, None, elide_empty)
         query = scopes.apply(query, entry)
         if self.name == INSERT:
-            _refuse_foreign(entry, connection.alias, inserts.place(query, entry))
+            placing.refuse_foreign(entry, connection.alias, inserts.place(query, entry))
             if entry.lookups:
                 door = connection.door
                 return inserts.compiler(native_class(door, INSERT))(query, door, door.alias, elide_empty)
@@ -157,15 +158,17 @@ class ShardCompiler:
             if self.name == UPDATE:
                 query = updates.checked(query, entry, buckets)
             if buckets:
-                _refuse_foreign(entry, connection.alias, cluster_map.current().owners_of(buckets))
+                placing.refuse_foreign(entry, connection.alias, cluster_map.current().owners_of(buckets))
         return owned(self.name, query, connection.alias, connection.door, elide_empty)
 
     def _unsharded(self, model: Any, using: str | None) -> Any:
         """Return the compiler class for a query of a reference model, or of one that only `default` knows."""
         if self.name in reference_writes.WRITES and reference_writes.go_everywhere(model):
             return reference_writes.refusing(self.native)
+        if using is not None or model is None or routing.native_alias() is not None:
+            return self.native
         # As a subquery it may join no sharded rows, of which this shard has a part.
-        return guarded_class(self.native) if using is None and model is not None else self.native
+        return guarded_class(self.native) if reference_models.is_reference(model) else absent_class(self.native)
 
 
 def _computes(query: Query) -> bool:
@@ -179,15 +182,3 @@ def _computes(query: Query) -> bool:
 def _asks_every_shard(query: Query) -> bool:
     inner = getattr(query, "inner_query", None)
     return bool(getattr(query, "fan_out", None) or getattr(inner, "fan_out", None))
-
-
-def _refuse_foreign(entry: Entry, alias: str, owners: Any) -> None:
-    for owner in owners:
-        if owner != alias:
-            raise WrongShard(
-                f"This write of {entry.label} is addressed to {alias!r}, but {owner!r} owns its bucket. "
-                f"Leave out using({alias!r}), and it is sent to its owner.",
-                model=entry.label,
-                alias=alias,
-                expected=owner,
-            )

@@ -12,7 +12,7 @@ from django.db.models.constants import OnConflict
 from django.db.models.sql import Query
 
 from sharding import cluster_map, locality, registry, scopes
-from sharding.backends import lookup_writes
+from sharding.backends import lookup_writes, updates
 from sharding.backends.native_compilers import owned
 from sharding.errors import ShardKeyChanged
 from sharding.registry import Entry
@@ -47,6 +47,8 @@ def place(query: Any, entry: Entry) -> dict[str, list[int]]:
             value = instance.__dict__.get(field.attname)
             if hasattr(value, "resolve_expression"):
                 locality.check_value(value, query, entry, bucket)
+                if field.attname in entry.columns:
+                    updates.verify(entry, field, value, frozenset({bucket}))
         # Fixtures skip pre_save(), and historical models have lost their base class: fill it here.
         setattr(instance, registry.BUCKET_COLUMN, bucket)
         groups.setdefault(owner(bucket), []).append(position)

@@ -8,7 +8,8 @@ from collections.abc import Iterator
 from typing import Any
 
 from django.db.models import Case, Model
-from django.db.models.expressions import Col, Value, When
+from django.db.models.expressions import Col, Value
+from django.db.models.functions import Cast
 from django.db.models.lookups import Exact
 from django.db.models.sql import Query
 
@@ -33,8 +34,7 @@ def checked(query: Any, entry: Entry, buckets: Buckets) -> Query:
         elif field.attname == registry.BUCKET_COLUMN:
             value = _bucket(entry, buckets, value)
         elif field.attname in entry.columns:
-            for literal in _literals(field, value, entry):
-                _verify_literal(entry, field, literal, buckets)
+            verify(entry, field, value, buckets)
         values.append((field, model, value))
     if values == query.values:
         return query  # type: ignore[no-any-return]
@@ -87,32 +87,44 @@ def _bucket(entry: Entry, buckets: Buckets, value: Any) -> int:
     )
 
 
-def _literals(field: Any, value: Any, entry: Entry) -> Iterator[Any]:
-    """Yield the plain values that an update may write into a column that names a bucket."""
+def verify(entry: Entry, field: Any, value: Any, buckets: Buckets) -> None:
+    """
+    Check what rows of some buckets are given in a column that names a bucket.
+
+    Raises:
+        BucketMismatch: it belongs to another bucket than one of the rows may, or the database computes it.
+    """
+    for literal, rows in _literals(entry, field, value, buckets):
+        _verify_literal(entry, field, literal, rows)
+
+
+def _literals(entry: Entry, field: Any, value: Any, buckets: Buckets) -> Iterator[tuple[Any, Buckets]]:
+    """Yield the plain values that a column may be given, each with the buckets of the rows that may get it."""
     if isinstance(value, Case):
-        for each in [*value.cases, value.default]:
-            yield from _literals(field, each.result if isinstance(each, When) else each, entry)
+        for each in value.cases:
+            # bulk_update() gives each row, by its id, a value of its own.
+            yield from _literals(entry, field, each.result, routing.narrowed(buckets, each.condition))
+        yield from _literals(entry, field, value.default, buckets)
     elif isinstance(value, Value):
-        yield from _literals(field, value.value, entry)
+        yield from _literals(entry, field, value.value, buckets)
+    elif isinstance(value, Cast):
+        for each in value.get_source_expressions():
+            yield from _literals(entry, field, each, buckets)
     elif isinstance(value, Col) and entry.rule(value.target.attname) is not None:
         # Another column of the same row names the same bucket.
         return
     elif hasattr(value, "resolve_expression"):
-        inner = value.get_source_expressions()
-        if type(value).__name__ != "Cast":
-            raise BucketMismatch(
-                f"{entry.label}.{field.name} is set to the expression {value!r}, so its bucket cannot be verified. "
-                f"Set it to a plain value.",
-                model=entry.label,
-                field=field.name,
-                value=value,
-                expected=-1,
-                found=-1,
-            )
-        for each in inner:
-            yield from _literals(field, each, entry)
+        raise BucketMismatch(
+            f"{entry.label}.{field.name} is set to the expression {value!r}, so its bucket cannot be verified. "
+            f"Set it to a plain value.",
+            model=entry.label,
+            field=field.name,
+            value=value,
+            expected=-1,
+            found=-1,
+        )
     elif value is not None:
-        yield _plain(field, value)
+        yield _plain(field, value), buckets
 
 
 def _plain(field: Any, value: Any) -> Any:
@@ -125,7 +137,7 @@ def _verify_literal(entry: Entry, field: Any, value: Any, buckets: Buckets) -> N
     if buckets is not None and len(buckets) == 1:
         (bucket,) = buckets
         entry.verify_value(field.attname, value, bucket)
-    elif buckets is None or found not in buckets:
+    elif buckets is None or buckets:
         raise BucketMismatch(
             f"This update would set {entry.label}.{field.name} to {value!r}, a row of bucket {found}, for rows of "
             f"other buckets as well. Limit it to one {entry.key}.",

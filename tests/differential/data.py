@@ -33,19 +33,19 @@ def load() -> None:
     for customer in customers:
         customer.country = random.Random(str(customer.pk) + customer.name).choice([None, *countries])
     tags = [Tag(tenant_id=tenant, label=label) for tenant in TENANTS for label in LABELS]
-    _save(Customer, customers)
-    _save(Tag, tags)
+    save(Customer, customers)
+    save(Tag, tags)
     orders = [_order(rng, customer.tenant_id, customer) for customer in customers for _ in range(rng.randrange(5))]
     orders += [_order(rng, tenant, None) for tenant in TENANTS]
-    _save(Order, orders)
-    _save(Line, [_line(rng, order) for order in orders for _ in range(rng.randrange(4))])
+    save(Order, orders)
+    save(Line, [_line(rng, order) for order in orders for _ in range(rng.randrange(4))])
     by_tenant = {tenant: [tag for tag in tags if tag.tenant_id == tenant] for tenant in TENANTS}
     links = [
         OrderTag(tenant_id=order.tenant_id, order=order, tag=tag)
         for order in orders
         for tag in rng.sample(by_tenant[order.tenant_id], rng.randrange(3))
     ]
-    _save(OrderTag, links)
+    save(OrderTag, links)
 
 
 def clear() -> None:
@@ -59,7 +59,7 @@ def clear() -> None:
         model.objects.all().delete()
 
 
-def _save(model: Any, rows: list[Any]) -> None:
+def save(model: Any, rows: list[Any]) -> None:
     # The copies keep their ids, which the cluster makes.
     model.objects.bulk_create(rows)
     model.objects.using(REFERENCE).bulk_create(rows)
@@ -69,16 +69,16 @@ def _save(model: Any, rows: list[Any]) -> None:
 
 def _countries() -> list[Country]:
     currencies = [Currency(code=code, digits=digits) for digits, code in enumerate(CURRENCIES)]
-    _save(Currency, currencies)
+    save(Currency, currencies)
     held = [*currencies, None, currencies[0]]
     countries = [
         Country(code=code, name=code.title(), currency=currency, rate=place)
         for place, (code, currency) in enumerate(zip(COUNTRIES, held, strict=True))
     ]
-    _save(Country, countries)
+    save(Country, countries)
     link: Any = Country.neighbours.through
     pairs = list(pairwise(countries))
-    _save(
+    save(
         link,
         [link(from_country_id=one.pk, to_country_id=other.pk) for pair in pairs for one, other in (pair, pair[::-1])],
     )

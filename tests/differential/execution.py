@@ -14,6 +14,7 @@ from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum
 from django.db.models.functions import Upper
 
 from aggregator import fan_out
+from tests.differential import foreign_keys
 from tests.differential.data import REFERENCE
 from tests.differential.programs import Read, Write
 from tests.shop.models import Country, Line, Order
@@ -41,6 +42,8 @@ def matching_tenants(program: Read | Write) -> set[int]:
             found |= _tenants(*detail)
         elif name == "bulk_create":
             found |= set(detail)
+        elif name == "foreign key":
+            found |= set(detail[0])
     return found
 
 
@@ -164,6 +167,8 @@ def _change(change: tuple[str, Any], side: str) -> Any:
         reach, keys, where = detail
         rows = _reached(reach, keys, side).filter(where.q() if where else Q())
         return rows.update(quantity=F("quantity") + 1, status="upd") if name == "update" else rows.delete()
+    if name == "foreign key":
+        return foreign_keys.write(*detail, side=side)
     if name.endswith("a country"):
         return _change_country(name, detail, side)
     manager: Any = Order.objects.using(REFERENCE) if side == REFERENCE else Order.objects

@@ -64,6 +64,7 @@ CORE = frozenset(
         "bulk_create",
         "save",
         "get_or_create",
+        "foreign key",
         "change a country",
         "delete a country",
         "make a country",
@@ -223,10 +224,14 @@ _changes = st.one_of(
     st.tuples(st.just("make a country"), st.integers(0, 5)),
 )
 _writes = st.builds(Write, changes=st.lists(_changes, min_size=1, max_size=3).map(tuple), savepoint=st.booleans())
+_few_keys = st.lists(st.sampled_from(TENANTS), min_size=1, max_size=3, unique=True).map(tuple)
+_ways = st.sampled_from(["update", "add", "bulk_update"])
+_foreign_keys = st.tuples(st.just("foreign key"), st.tuples(_few_keys, st.integers(0, 3), _ways))
+_foreign_key_writes = st.builds(Write, changes=st.tuples(_foreign_keys, _changes), savepoint=st.booleans())
 
 #: What is tried, and how many in a thousand programs are of that kind.
 SHARES: dict[str, tuple[st.SearchStrategy[Any], int]] = {
-    "rows": (_plain("rows"), 140),
+    "rows": (_plain("rows"), 120),
     "values": (_plain("values"), 80),
     "values_list": (_plain("values_list"), 80),
     "count": (_plain("count"), 50),
@@ -234,7 +239,8 @@ SHARES: dict[str, tuple[st.SearchStrategy[Any], int]] = {
     "first": (_plain("first"), 50),
     "last": (_plain("last"), 50),
     "union": (_plain("union"), 30),
-    "group": (_grouped, 170),
+    "group": (_grouped, 150),
     "aggregate": (_aggregated, 120),
     "write": (_writes, 190),
+    "foreign keys": (_foreign_key_writes, 40),
 }
