@@ -108,7 +108,7 @@ class Participant:
         return self._atomic is not None and any(each is self._atomic for each in self.connection.atomic_blocks)
 
     def is_between_blocks(self) -> bool:
-        """Return whether the connection is in a state that Django leaves only where an end of a block is interrupted."""
+        """Return whether the connection is in a state that Django leaves only by an interrupted end of a block."""
         owned = self._atomic is not None and not self.goes_on
         return owned and not self.connection.in_atomic_block and not self.connection.get_autocommit()
 
