@@ -150,8 +150,8 @@ MUTATIONS = [
     Mutation(
         "raw SQL over a sharded table is let through",
         "sharding/backends/raw_sql.py",
-        "        if table is not None:",
-        "        if False:",
+        "    if table is not None:\n        raise",
+        "    if False:\n        raise",
         ("tests/test_raw_sql.py",),
     ),
     Mutation(

@@ -29,6 +29,7 @@ __all__ = [
     "models",
     "register",
     "reset",
+    "table_names",
     "tables",
 ]
 
@@ -36,6 +37,7 @@ _models: dict[str, type[Model]] = {}
 _entries: dict[str, Entry] = {}
 _by_class: dict[type[Model], Entry | None] = {}
 _tables: dict[str, str] = {}
+_names: frozenset[str] = frozenset()
 
 
 def register(model: type[Model]) -> None:
@@ -45,6 +47,8 @@ def register(model: type[Model]) -> None:
 
 
 def reset() -> None:
+    global _names
+    _names = frozenset()
     _entries.clear()
     _by_class.clear()
     _tables.clear()
@@ -106,6 +110,14 @@ def tables() -> dict[str, str]:
     if not _tables:
         _tables.update({model._meta.db_table: model._meta.label for model in _models.values()})
     return _tables
+
+
+def table_names() -> frozenset[str]:
+    """Return the names of these tables."""
+    global _names
+    if not _names and tables():
+        _names = frozenset(tables())
+    return _names
 
 
 def families() -> dict[str, list[Entry]]:

@@ -23,25 +23,22 @@ WRITES = (
 )
 
 
-def refuse_writes(execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+def refuse_writes(text: str, connection: Any) -> None:
     """
-    Execute a statement on `default`, unless it is raw SQL that writes a reference table. An execute wrapper.
+    Check that raw SQL on `default` writes no reference table.
 
     Raises:
         RawShardedSQL: it does.
     """
-    connection = context["connection"]
-    if not connection.sharded_depth and routing.native_alias() is None and conf.current().shards:
-        table = _written(text_of(sql, connection), reference_models.table_names(), connection.vendor)
-        if table is not None:
-            raise RawShardedSQL(
-                f"This SQL on {connection.alias!r} writes {table!r}, a table of the reference model "
-                f"{reference_models.tables()[table]}, and would change the control database's copy only. Write through "
-                f"the model, or put {CONTROL_ONLY} into the statement and copy the rows afterwards, with "
-                f"`manage.py shards audit --repair-reference`.",
-                table=table,
-            )
-    return execute(sql, params, many, context)
+    table = _written(text, reference_models.table_names(), connection.vendor) if conf.current().shards else None
+    if table is not None:
+        raise RawShardedSQL(
+            f"This SQL on {connection.alias!r} writes {table!r}, a table of the reference model "
+            f"{reference_models.tables()[table]}, and would change the control database's copy only. Write through "
+            f"the model, or put {CONTROL_ONLY} into the statement and copy the rows afterwards, with "
+            f"`manage.py shards audit --repair-reference`.",
+            table=table,
+        )
 
 
 def refuse_missing_copies(

@@ -5,41 +5,32 @@ Raw SQL on `default` reaches the control database only, so a statement there tha
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
 
-from sharding import registry, routing
+from sharding import registry
 from sharding.errors import RawShardedSQL
 
 #: A comment that allows a statement to read the sharded tables of the control database itself.
 CONTROL_ONLY = "/* control database only */"
 
 
-def refuse_sharded_tables(
-    execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]
-) -> Any:
+def refuse_sharded_tables(text: str, connection: Any) -> None:
     """
-    Execute a statement inside the open block, unless it is raw SQL that names a sharded table. An execute wrapper.
+    Check that raw SQL on `default` names no sharded table.
 
     Raises:
         RawShardedSQL: it does.
     """
-    connection = context["connection"]
-    if connection.pending:
-        # The cursor is older than the block.
-        connection.begin()
-    if not connection.sharded_depth and routing.native_alias() is None:
-        table = named_table(text_of(sql, connection), frozenset(registry.tables()), connection.vendor)
-        if table is not None:
-            raise RawShardedSQL(
-                f"This SQL on {connection.alias!r} names {table!r}, a table of the sharded model "
-                f"{registry.tables()[table]}, and would see the rows of the control database only. Ask every shard "
-                f"with aggregator.on_each_shard(), one shard with using(…).raw(…), or put {CONTROL_ONLY} into the "
-                f"statement if that is what you mean.",
-                table=table,
-            )
-    return execute(sql, params, many, context)
+    table = named_table(text, registry.table_names(), connection.vendor)
+    if table is not None:
+        raise RawShardedSQL(
+            f"This SQL on {connection.alias!r} names {table!r}, a table of the sharded model "
+            f"{registry.tables()[table]}, and would see the rows of the control database only. Ask every shard "
+            f"with aggregator.on_each_shard(), one shard with using(…).raw(…), or put {CONTROL_ONLY} into the "
+            f"statement if that is what you mean.",
+            table=table,
+        )
 
 
 def text_of(sql: Any, connection: Any) -> str:

@@ -15,8 +15,9 @@ from sharding.backends.compilers import DoorCompiler, ShardCompiler
 from sharding.backends.conflicts import TellingConflicts
 from sharding.backends.coordinator import Coordinator
 from sharding.backends.lock_timeouts import BoundedBlocks
-from sharding.backends.raw_reference_sql import refuse_missing_copies, refuse_writes
-from sharding.backends.raw_sql import CONTROL_ONLY, refuse_sharded_tables
+from sharding.backends.raw_reference_sql import refuse_missing_copies
+from sharding.backends.raw_sql import CONTROL_ONLY
+from sharding.backends.raw_statements import on_default
 from sharding.backends.transactions import DoorTransactions
 from sharding.commits import background, waiting
 
@@ -75,7 +76,7 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
         #: Whether prepared transactions of ours may stand in its way.
         self.is_prepared_here = not self.is_door and self.vendor == "postgresql" and alias in conf.current().shards
         if self.is_door:
-            self.execute_wrappers += [refuse_sharded_tables, refuse_writes]
+            self.execute_wrappers.append(on_default)
         elif alias in conf.current().shards:
             self.execute_wrappers.append(refuse_missing_copies)
         if self.is_prepared_here:
