@@ -156,7 +156,9 @@ class OneDatabaseTests(TestCase):
     def test_is_kept_from_the_shards(self) -> None:
         with pytest.raises(ShardKeyMissing):
             Order.objects.count()
-        with pytest.raises(AssertionError, match="Database queries to 'shard_a' are not allowed in this test"):
+        with pytest.raises(
+            AssertionError, match="Database (queries|connections) to 'shard_a' are not allowed in this test"
+        ):
             Order.objects.filter(tenant_id=tenant_on("shard_a")).exists()
 
 
