@@ -18,6 +18,7 @@ from django.core.exceptions import FieldError
 from django.db.models import Aggregate, When
 from django.db.models.expressions import ColPairs, OrderBy, Ref, Subquery
 from django.db.models.functions import Collate
+from django.db.models.sql import Query
 from django.db.models.sql.compiler import PositionRef
 
 from aggregator.merge import SortKey
@@ -163,8 +164,9 @@ def collation_of(expression: Any) -> str | None:
 
 def _giving_text(expression: Any) -> Iterable[Any]:
     """Return the expressions from which an expression has its text, and the text its collation."""
-    if isinstance(expression, Subquery):
-        query: Any = expression.query
+    if isinstance(expression, (Subquery, Query)):
+        # Django 6 resolves a subquery to its query.
+        query: Any = getattr(expression, "query", expression)
         return [each for part in (query, *query.combined_queries) for each in _selected(part)]
     if isinstance(expression, When):
         return [expression.result]

@@ -45,4 +45,4 @@ def several_keys() -> Any:
 @step()
 def global_rows() -> Any:
     """A global model is asked of the control database, as ever."""
-    return Flight.objects.filter(plane="N328AA")[0].carrier
+    return Flight.objects.filter(plane="N328AA")[0].destination

@@ -130,5 +130,6 @@ def test_a_thread_that_outlives_the_main_thread(rows: Rows, tmp_path: Any) -> No
         text=True,
         timeout=60,
     )
-    assert (done.returncode, done.stderr) == (0, "")
+    # Python 3.12 starts no thread at all then, and the log says what is left undone by that.
+    assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
     assert _made(rows) == [1, 1]
