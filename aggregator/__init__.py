@@ -2,6 +2,8 @@
 Ask several shards, and answer as one database would.
 
     fan_out(queryset)       every shard is asked, and the answer merged
+    attach(queryset, path)  the rows come with the objects that their foreign keys refer to, in any database
+    join(left, right, on=…) pairs of rows of two querysets, of any databases
     explain(queryset)       which shards, which tier, and why, without asking
     on_each_shard(function) something else on every shard
     KeysetPaginator         pages by stable cursors
@@ -12,18 +14,22 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from aggregator.attaching import attach
     from aggregator.each_shard import on_each_shard
     from aggregator.explanation import explain
+    from aggregator.joining import join
     from aggregator.opt_in import fan_out
     from aggregator.pagination import KeysetPage, KeysetPaginator
 
-__all__ = ["KeysetPage", "KeysetPaginator", "explain", "fan_out", "on_each_shard"]
+__all__ = ["KeysetPage", "KeysetPaginator", "attach", "explain", "fan_out", "join", "on_each_shard"]
 
 _HOMES = {
     "KeysetPage": "aggregator.pagination",
     "KeysetPaginator": "aggregator.pagination",
+    "attach": "aggregator.attaching",
     "explain": "aggregator.explanation",
     "fan_out": "aggregator.opt_in",
+    "join": "aggregator.joining",
     "on_each_shard": "aggregator.each_shard",
 }
 

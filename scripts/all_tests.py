@@ -38,7 +38,11 @@ ON_SQLITE = [
     "tests/reference_copies",
     "tests/seam",
     "tests/transactions",
-    *(f"tests/test_{name}.py" for name in ("fan_out", "fields", "keyset", "locality", "minting", "models", "raw_sql")),
+    *(
+        f"tests/test_{name}.py"
+        for name in ("attached_querysets", "attaching", "fan_out", "fields", "join_columns", "joining", "keyset")
+    ),
+    *(f"tests/test_{name}.py" for name in ("locality", "minting", "models", "raw_sql")),
 ]
 COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]
 

@@ -25,7 +25,7 @@ from sharding import errors, ids, routing
 from sharding.management import commands
 from sharding.managers import ShardedQuerySet
 from tests.documents import REFERENCE, ROOT, Block, blocks, pages, reference
-from tests.shop.models import Line, Order
+from tests.shop.models import Customer, Line, Order, Region
 
 #: Modules that applications import from, beside the two packages.
 PUBLIC_MODULES = (
@@ -139,6 +139,18 @@ def test_imports_on_the_pages_exist(block):
 
 def _has(module: ModuleType, name: str) -> bool:
     return hasattr(module, name) or name in {each.name for each in pkgutil.iter_modules(module.__path__)}
+
+
+@pytest.mark.django_db(databases="__all__")
+def test_joins_on_the_page_about_fan_out(capsys):
+    region = Region.objects.create(name="north")
+    for tenant, where in ((1, region), (2, None)):
+        customer = Customer.objects.create(tenant_id=tenant, name=f"of {tenant}", region=where)
+        Order.objects.create(tenant_id=tenant, customer=customer)
+    [block] = [each for each in blocks(ROOT / "docs" / "topics" / "fan-out.md", "python") if " join(" in each.text]
+    exec(block.text, {"Order": Order, "Customer": Customer, "Region": Region})
+    lines = capsys.readouterr().out.splitlines()
+    assert sorted(lines) == ["new None", "new north", "of 1 north", "of 2 nowhere"]
 
 
 def _proofs() -> Iterator[tuple[Block, str, int | None]]:
