@@ -244,14 +244,14 @@ MUTATIONS = [
         "sharding/backends/lookup_writes.py",
         "            raise ValueTaken",
         "            pass",
-        ("tests/lookups/test_writes.py",),
+        ("tests/lookups/test_bulk_writes.py",),
     ),
     Mutation(
         "a lookup answers before it is built",
         "sharding/backends/compilers.py",
         "        if not states.is_built(match.lookup.name):",
         "        if False:",
-        ("tests/lookups/test_reads.py",),
+        ("tests/lookups/test_not_built.py",),
     ),
     Mutation(
         "nobody waits for the row of a committed entry",

@@ -47,15 +47,15 @@ def rolled_back() -> Any:
     return f"{plane.seats} seats, and {late} flights are 999 minutes late"
 
 
-@step(expected="2 new planes on 2 shards, of SkyWest Airlines")
+@step(expected="2 new planes on 2 shards, of Demo Air")
 def two_phases() -> Any:
     """A block over two shards, and over all of them for the airline: it commits everywhere or nowhere."""
     with transaction.atomic(using="default"):
         one = Plane.objects.create(tailnum="N-DEMO-1", engines=2, seats=50)
         other = Plane.objects.create(tailnum="N-DEMO-2", engines=2, seats=50)
-        Airline.objects.filter(code="OO").update(name="SkyWest Airlines")
+        Airline.objects.create(code="ZZ", name="Demo Air")
     shards = len({shard_of(one), shard_of(other)})
-    airline = Airline.objects.get(code="OO")
+    airline = Airline.objects.get(code="ZZ")
     return f"2 new planes on {shards} shards, of {airline}"
 
 
@@ -66,11 +66,11 @@ def undone_everywhere() -> Any:
     try:
         with transaction.atomic(using="default"):
             planes.delete()
-            Airline.objects.filter(code="OO").update(name="")
+            Airline.objects.filter(code="ZZ").update(name="")
             raise RuntimeError("Changed my mind")
     except RuntimeError:
         kept = planes.filter(seats=50).count() == 2
-    kept = kept and Airline.objects.get(code="OO").name != ""
+    kept = kept and Airline.objects.get(code="ZZ").name != ""
     return "it has never been, on any server" if kept else "it was done"
 
 
@@ -91,6 +91,7 @@ def second_key() -> Any:
 def cascade() -> Any:
     """Deleting the plane takes its flights along, on its shard."""
     Plane.objects.filter(tailnum__in=["N-DEMO-1", "N-DEMO-2"]).delete()
+    Airline.objects.filter(code="ZZ").delete()
     deleted, _ = Plane.objects.get(tailnum="N-DEMO").delete()
     left = Flight.objects.filter(plane="N-DEMO").count()
     return f"{deleted} rows are deleted, {left} are left"

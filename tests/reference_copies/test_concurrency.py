@@ -108,6 +108,32 @@ def test_no_write_is_missed_by_a_shard_that_is_brought_up_to_date(finland: Count
     assert len(everything) == 10
 
 
+def test_copying_waits_for_a_write_that_did_not_reach_the_shard(finland: Country) -> None:
+    written, go_on, copied = threading.Event(), threading.Event(), threading.Event()
+
+    def write() -> None:
+        with transaction.atomic(using="default"):
+            Country.objects.create(code="SE", name="Sweden")
+            written.set()
+            assert go_on.wait(30)
+
+    def copy() -> None:
+        reference_sync.bring_up_to_date("shard_c")
+        copied.set()
+
+    with taken_away("shard_c"):
+        threads = [threading.Thread(target=elsewhere, args=[function]) for function in (write, copy)]
+        threads[0].start()
+        assert written.wait(30)
+        threads[1].start()
+        early = copied.wait(0.5)
+        go_on.set()
+        for thread in threads:
+            thread.join()
+    assert not early
+    assert len(everywhere(Country)) == 2
+
+
 def test_a_row_is_deleted_while_its_insert_commits(transactional_db: None) -> None:
     """A shard that has not committed it yet does not see it, and has to wait for it."""
     with CommitHeldBack("shard_b", lambda: Country.objects.create(code="FI", name="Finland")) as writer:
