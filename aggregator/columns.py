@@ -12,12 +12,12 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Max, Min, When
-from django.db.models.expressions import Col, RawSQL, Ref, Subquery
+from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Func, Max, Min, StdDev, Sum, Variance, When
+from django.db.models.expressions import Col, RawSQL, Ref, Star, Subquery
 from django.db.models.sql import Query
 
-from aggregator import ordering
-from aggregator.planner import names_bucket, sources
+from aggregator import ordering, variance
+from aggregator.planner import is_bitwise, names_bucket, sources
 from aggregator.refusal import ONE_KEY, cannot_merge
 
 Sql = tuple[str, tuple[Any, ...]]
@@ -26,7 +26,11 @@ Sql = tuple[str, tuple[Any, ...]]
 TYPE_OF = "\0{}\0"
 
 #: What AVG(x) is computed from exactly, by the type of x: SUM(x) keeps all digits of these.
-AVERAGED = {"smallint", "integer", "bigint", "numeric", "double precision", "interval"}
+AVERAGED = frozenset({"smallint", "integer", "bigint", "numeric", "double precision", "interval"})
+#: What StdDev(x) and Variance(x) are computed from, by the type of x.
+SPREAD = variance.EXACT | {variance.FLOAT}
+#: What BitAnd(x), BitOr(x) and BitXor(x) are computed from.
+BITS = frozenset({"smallint", "integer", "bigint"})
 
 
 class Builder:
@@ -46,8 +50,12 @@ class Builder:
                 continue
             self._groups[group] = self._collate(column, group)
         self.grouped_by = list(self._groups.values())
-        # Counting different ids is counting ids: each is on one shard. Otherwise the values become group keys.
-        self._pushes_distinct = all(self._on_one_shard(leaf) for leaf in leaves if leaf.distinct)
+        # SQLite has no exact sums: the values themselves become group keys, counted.
+        spread = [leaf for leaf in leaves if self._is_sqlite and type(leaf) in (StdDev, Variance)]
+        self._spread = {id(leaf): self._raw(leaf.get_source_expressions()[0]) for leaf in spread}
+        # Counting different ids is counting ids: each is on one shard, and in one partial row unless values are keys.
+        # Otherwise the values become group keys.
+        self._pushes_distinct = not spread and all(self._on_one_shard(leaf) for leaf in leaves if leaf.distinct)
         self._distinct = {
             id(leaf): self._distinct_column(leaf) for leaf in leaves if leaf.distinct and not self._pushes_distinct
         }
@@ -78,12 +86,18 @@ class Builder:
         if leaf.distinct and not self._pushes_distinct:
             column = self._distinct[id(leaf)]
             return self._typed(leaf, f"{leaf.function}(DISTINCT {column})")
+        if kind in (StdDev, Variance):
+            return self._deviation(leaf)
         if kind is Avg:
-            self._require_averaged(leaf)
+            self._require(leaf, AVERAGED)
             total, number = self._part(leaf, "SUM"), self._part(leaf, "COUNT")
             factor = " * 1.0" if self._is_sqlite else ""
             return self._typed(leaf, f"(SUM({total}){factor} / NULLIF(SUM({number}), 0))")
+        if is_bitwise(leaf):
+            self._require(leaf, BITS)
         part = self._part(leaf, str(leaf.function))
+        if kind not in (Count, Sum, Min, Max):
+            return f"{leaf.function}({part})"
         if kind in (Min, Max):
             expression = leaf.get_source_expressions()[0]
             self.compares_text |= ordering.type_of(self.compiler, expression) not in ordering.EXACT
@@ -95,6 +109,21 @@ class Builder:
         # SUM(bigint) is numeric; the type of the part itself is known when the shards have answered.
         return f"CAST({total} AS {TYPE_OF.format(part[3:])})"
 
+    def _deviation(self, leaf: Any) -> str:
+        if self._is_sqlite:
+            rows = Aggregate(Star(), function="COUNT", filter=_condition(leaf))
+            number = self._part(rows, "COUNT")
+            return self._typed(leaf, variance.of_values(leaf.function, self._spread[id(leaf)], number))
+        kind = self._require(leaf, SPREAD)
+        number, total = self._part(leaf, "COUNT"), self._part(leaf, "SUM")
+        if kind == variance.FLOAT:
+            return variance.of_floats(leaf.function, number, total, self._part(leaf, "VAR_POP"))
+        squares = leaf.copy()
+        expression, *others = leaf.get_source_expressions()
+        square = Func(expression, expression, template="((%(expressions)s)::numeric)", arg_joiner=")::numeric * (")
+        squares.set_source_expressions([square, *others])
+        return variance.of_numbers(leaf.function, number, total, self._part(squares, "SUM"))
+
     def _part(self, leaf: Any, function: str) -> str:
         sql, params = leaf.as_sql(self.compiler, self.compiler.connection, function=function)
         return self._add((sql, tuple(params)), "")
@@ -105,10 +134,11 @@ class Builder:
             return f"CAST({sql} AS NUMERIC)"
         return sql
 
-    def _require_averaged(self, leaf: Any) -> None:
+    def _require(self, leaf: Any, types: frozenset[str]) -> str:
         kind = ordering.type_of(self.compiler, leaf.get_source_expressions()[0])
-        if not self._is_sqlite and kind not in AVERAGED:
-            raise cannot_merge(self.compiler.query, f"Avg() over the type {kind}", ONE_KEY)
+        if not self._is_sqlite and kind not in types:
+            raise cannot_merge(self.compiler.query, f"{type(leaf).__name__}() over the type {kind}", ONE_KEY)
+        return kind
 
     def _distinct_column(self, leaf: Any) -> str:
         expression = leaf.get_source_expressions()[0]
@@ -119,8 +149,7 @@ class Builder:
         expression = leaf.get_source_expressions()[0]
         if not leaf.filter:
             return expression
-        condition = getattr(leaf.filter, "condition", leaf.filter)
-        return Case(When(condition, then=expression))
+        return Case(When(_condition(leaf), then=expression))
 
     def _on_one_shard(self, leaf: Any) -> bool:
         expression = leaf.get_source_expressions()[0]
@@ -140,6 +169,10 @@ class Builder:
             self.types.append(declared)
         return f"p.c{self.columns.index(sql)}"
 
+    def _raw(self, expression: Any) -> str:
+        sql, params = self.compiler.compile(expression)
+        return self._add((sql, tuple(params)), "")
+
     def _collate(self, column: str, expression: Any) -> str:
         collation = ordering.collation_of(expression)
         if collation is None:
@@ -149,3 +182,8 @@ class Builder:
     @property
     def _is_sqlite(self) -> bool:
         return bool(self.compiler.connection.vendor == "sqlite")
+
+
+def _condition(leaf: Any) -> Any:
+    """Return the condition of an aggregate's filter, or None; Django 6 wraps it."""
+    return getattr(leaf.filter, "condition", leaf.filter)

@@ -11,7 +11,7 @@ from decimal import Context, Decimal
 from functools import reduce
 from typing import TYPE_CHECKING, Any
 
-from aggregator import executor
+from aggregator import executor, variance
 from aggregator.merge import Row
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ def in_memory(home: Any, connections: Sequence[Any], statements: Statements) -> 
     memory = sqlite3.connect(":memory:")
     try:
         register(memory)
+        variance.register(memory)
         columns = ", ".join(f"{name} {kind}" for name, kind in zip(names, declared, strict=True))
         memory.execute(f"CREATE TABLE p ({columns})")
         insert = f"INSERT INTO p VALUES ({', '.join('?' * len(names))})"
@@ -83,7 +84,8 @@ def in_memory(home: Any, connections: Sequence[Any], statements: Statements) -> 
             memory.executemany(insert, rows)
         cursor = memory.cursor(factory=SQLiteCursorWrapper)
         final, final_params = statements.final
-        found: list[Row] = cursor.execute(final, final_params).fetchall()
+        with home.wrap_database_errors:
+            found: list[Row] = cursor.execute(final, final_params).fetchall()
         return found
     finally:
         memory.close()

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from django.db.models import Aggregate, Avg, Count, Max, Min, Sum
+from django.db.models import Aggregate, Avg, Count, Max, Min, StdDev, Sum, Variance
 from django.db.models.expressions import Col, RawSQL, Star, Subquery, Window
 from django.db.models.sql import Query
 from django.db.models.sql.constants import INNER
@@ -55,7 +55,11 @@ class Parts:
 
 
 #: Aggregates of a whole that can be computed from those of its parts.
-DECOMPOSABLE = (Count, Sum, Min, Max, Avg)
+DECOMPOSABLE = (Count, Sum, Min, Max, Avg, StdDev, Variance)
+#: Others are known by name: they are of Django 6.1, or need psycopg to be imported.
+NAMED_IN = frozenset({"django.contrib.postgres.aggregates.general", "django.db.models.aggregates"})
+BITWISE = frozenset({"BitAnd", "BitOr", "BitXor"})
+LOGICAL = frozenset({"BoolAnd", "BoolOr"})
 
 #: The column by which Django's prefetch_related() finds the owner of a many-to-many row, written as extra(select=…).
 PREFETCHED = "_prefetch_related_val_"
@@ -127,6 +131,11 @@ def sources(node: Any) -> list[Any]:
     return list(node.get_source_expressions()) if hasattr(node, "get_source_expressions") else []
 
 
+def is_bitwise(leaf: Any) -> bool:
+    """Return whether an aggregate combines the bits of its values."""
+    return _is_named(leaf, BITWISE)
+
+
 def names_bucket(query: Query, expression: Any, *, with_null: bool = True) -> bool:
     """
     Return whether equal values of an expression in two rows mean that the rows lie in the same bucket.
@@ -184,8 +193,13 @@ def _everything(expressions: Iterable[Any]) -> Iterator[Any]:
         yield from _everything(sources(each))
 
 
+def _is_named(leaf: Any, names: frozenset[str]) -> bool:
+    return type(leaf).__module__ in NAMED_IN and type(leaf).__name__ in names
+
+
 def _refuse_leaves(query: Query, leaves: Iterable[Any]) -> None:
     for leaf in leaves:
         extra = getattr(leaf, "extra", None)
-        if type(leaf) not in DECOMPOSABLE or extra or getattr(leaf, "order_by", None) is not None:
+        known = type(leaf) in DECOMPOSABLE or _is_named(leaf, BITWISE | LOGICAL)
+        if not known or extra or getattr(leaf, "order_by", None) is not None:
             raise cannot_merge(query, f"{type(leaf).__name__}()", ONE_KEY)

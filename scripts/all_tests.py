@@ -42,7 +42,7 @@ ON_SQLITE = [
         f"tests/test_{name}.py"
         for name in ("attached_querysets", "attaching", "fan_out", "fields", "join_columns", "joining", "keyset")
     ),
-    *(f"tests/test_{name}.py" for name in ("locality", "minting", "models", "raw_sql")),
+    *(f"tests/test_{name}.py" for name in ("locality", "minting", "models", "raw_sql", "variance")),
 ]
 COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]
 

@@ -85,6 +85,20 @@ MUTATIONS = [
         (DIFFERENTIAL,),
     ),
     Mutation(
+        "the variance of the whole without that between its parts",
+        "aggregator/variance.py",
+        "GREATEST(ROUND({between}, 300), 0)::float8)",
+        "0)",
+        ("tests/test_variance.py",),
+    ),
+    Mutation(
+        "a root that is rounded twice",
+        "aggregator/variance.py",
+        "SQRT(ROUND(v, {DECIMALS}))",
+        "SQRT(v)",
+        ("tests/test_variance.py",),
+    ),
+    Mutation(
         "a shard takes no part in the atomic block",
         "sharding/backends/native_compilers.py",
         "        self._door.enlist(connection.alias)\n",

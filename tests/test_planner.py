@@ -27,6 +27,7 @@ from aggregator.planner import Tier
 from sharding.errors import CannotMerge, GlobalJoin, ShardKeyMissing
 from sharding.testing import cluster
 from tests import servers
+from tests.aggregates import BitAnd, Median
 from tests.messages import whole
 from tests.shop.models import Customer, Line, Order
 
@@ -62,8 +63,9 @@ PLANS = {
         Tier.PARTIALS,
         GROUPS,
     ),
+    "deviations": (lambda: orders().values("status").annotate(x=StdDev("total")), Tier.PARTIALS, GROUPS),
     "groups of the key": (
-        lambda: orders().values("tenant_id").annotate(n=StdDev("total")),
+        lambda: orders().values("tenant_id").annotate(n=Median("total")),
         Tier.MERGE,
         "groups, of which none spans two shards since tenant_id is grouped by",
     ),
@@ -140,7 +142,7 @@ REFUSED = {
         "raw SQL in a query",
         "Write it with Django's expressions.",
     ),
-    "another aggregate": (lambda: orders().values("status").annotate(x=StdDev("total")), "StdDev()", ONE_KEY),
+    "another aggregate": (lambda: orders().values("status").annotate(x=Median("total")), "Median()", ONE_KEY),
     "a subclass of an aggregate": (lambda: orders().values("status").annotate(x=Twice("total")), "Twice()", ONE_KEY),
     "an aggregate with options": (
         lambda: orders().values("status").annotate(x=Sum("total", function="MAX")),
@@ -154,6 +156,11 @@ REFUSED = {
     ),
 }
 if servers.engine == "postgresql":
+    from django.contrib.postgres.aggregates import BoolAnd
+
+    class Every(BoolAnd):
+        """One of somebody's own."""
+
     REFUSED |= {
         "order by JSON": (
             lambda: orders().annotate(j=Cast("status", JSONField())).order_by("j"),
@@ -173,6 +180,23 @@ if servers.engine == "postgresql":
         "Avg of text": (
             lambda: orders().values("status").annotate(a=Avg(Cast("status", TextField()), output_field=FloatField())),
             "Avg() over the type text",
+            ONE_KEY,
+        ),
+        "StdDev of text": (
+            lambda: (
+                orders().values("status").annotate(a=StdDev(Cast("status", TextField()), output_field=FloatField()))
+            ),
+            "StdDev() over the type text",
+            ONE_KEY,
+        ),
+        "bits of text": (
+            lambda: orders().values("status").annotate(a=BitAnd("status")),
+            "BitAnd() over the type varchar",
+            ONE_KEY,
+        ),
+        "a subclass of PostgreSQL's aggregate": (
+            lambda: orders().values("status").annotate(a=Every(Q(total=1))),
+            "Every()",
             ONE_KEY,
         ),
     }

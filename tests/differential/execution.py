@@ -9,11 +9,13 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from django.contrib.postgres.aggregates import BoolAnd, BoolOr
 from django.db import transaction
-from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum
+from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum, Variance
 from django.db.models.functions import Upper
 
 from aggregator import fan_out
+from tests.aggregates import BitOr, BitXor
 from tests.differential import foreign_keys
 from tests.differential.data import REFERENCE
 from tests.differential.programs import Read, Write
@@ -132,6 +134,14 @@ def _aggregates(program: Read) -> dict[str, Any]:
         "Max": Max,
         "Avg": Avg,
         "StdDev": StdDev,
+        "StdDev sample": lambda name: StdDev(name, sample=True),
+        "StdDev filter": lambda name: StdDev(name, filter=Q(status="paid")),
+        "Variance": Variance,
+        "Variance sample": lambda name: Variance(name, sample=True),
+        "BitXor": BitXor,
+        "BitOr": BitOr,
+        "BoolAnd": lambda name: BoolAnd(Q(**{f"{name}__gt": 0})),
+        "BoolOr": lambda name: BoolOr(Q(**{f"{name}__gt": 0})),
         "Count distinct": lambda name: Count(name, distinct=True),
         "Sum filter": lambda name: Sum(name, filter=Q(status="paid")),
         "Sum default": lambda name: Sum(name, default=0),

@@ -12,65 +12,6 @@ from hypothesis import strategies as st
 from tests.differential.conditions import conditions
 from tests.differential.data import COUNTRIES, TENANTS
 
-#: Constructs that must never be refused.
-CORE = frozenset(
-    {
-        "AND",
-        "OR",
-        "NOT",
-        "compare",
-        "in",
-        "null",
-        "range",
-        "float",
-        "date",
-        "text",
-        "expression",
-        "join",
-        "key",
-        "keys",
-        "exists",
-        "reference",
-        "reference to many",
-        "one-key",
-        "several-keys",
-        "all-shards",
-        "order",
-        "order-desc",
-        "nulls-first",
-        "nulls-last",
-        "order-by-join",
-        "slice",
-        "offset",
-        "distinct",
-        "values",
-        "values_list",
-        "instances",
-        "group",
-        "having",
-        "order-by-aggregate",
-        "aggregate",
-        "count",
-        "exists()",
-        "first",
-        "last",
-        "Count",
-        "Sum",
-        "Min",
-        "Max",
-        "Avg",
-        "update",
-        "delete",
-        "bulk_create",
-        "save",
-        "get_or_create",
-        "foreign key",
-        "change a country",
-        "delete a country",
-        "make a country",
-    }
-)
-
 FIELDS = (
     "status",
     "quantity",
@@ -108,6 +49,21 @@ AGGREGATES = (
     ("StdDev", "weight"),
     ("StdDev", "quantity"),
     ("StdDev", "total"),
+    ("StdDev sample", "quantity"),
+    ("StdDev sample", "total"),
+    ("StdDev filter", "weight"),
+    ("Variance", "quantity"),
+    ("Variance", "total"),
+    ("Variance sample", "weight"),
+    ("Variance sample", "total"),
+    ("BitXor", "quantity"),
+    ("BitXor", "tenant_id"),
+    ("BitOr", "quantity"),
+    ("BitOr", "tenant_id"),
+    ("BoolAnd", "quantity"),
+    ("BoolAnd", "total"),
+    ("BoolOr", "total"),
+    ("BoolOr", "weight"),
 )
 
 
@@ -177,7 +133,7 @@ _order = st.lists(
 _maybe_order = st.one_of(st.just(()), _order, _order)
 _some_fields = st.lists(st.sampled_from(FIELDS), min_size=1, max_size=3, unique=True).map(tuple)
 _some_groups = st.lists(st.sampled_from(GROUPS), min_size=1, max_size=2, unique=True).map(tuple)
-_some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=2, max_size=5, unique=True).map(tuple)
+_some_aggregates = st.lists(st.sampled_from(AGGREGATES), min_size=3, max_size=8, unique=True).map(tuple)
 
 
 def _plain(shape: str) -> st.SearchStrategy[Read]:

@@ -1,0 +1,29 @@
+"""
+An aggregate that no tier can put together, and those that are not at the same place in every Django.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import django
+from django.db.models import Aggregate, FloatField
+
+from tests import servers
+
+BITWISE: Any = None
+if django.VERSION >= (6, 1):
+    from django.db import models as BITWISE
+elif servers.engine == "postgresql":
+    from django.contrib.postgres import aggregates as BITWISE
+
+BitAnd: Any = getattr(BITWISE, "BitAnd", None)
+BitOr: Any = getattr(BITWISE, "BitOr", None)
+BitXor: Any = getattr(BITWISE, "BitXor", None)
+
+
+class Median(Aggregate):
+    """An aggregate of somebody's own, of which nobody knows how parts make a whole."""
+
+    function = "MEDIAN"
+    output_field = FloatField()
