@@ -16,8 +16,8 @@ from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Func, Ma
 from django.db.models.expressions import Col, RawSQL, Ref, Star, Subquery
 from django.db.models.sql import Query
 
-from aggregator import ordering, variance
-from aggregator.planner import is_bitwise, names_bucket, sources
+from aggregator import listing, ordering, variance
+from aggregator.planner import condition_of, is_bitwise, is_listing, names_bucket, sources
 from aggregator.refusal import ONE_KEY, cannot_merge
 
 Sql = tuple[str, tuple[Any, ...]]
@@ -53,12 +53,12 @@ class Builder:
         # SQLite has no exact sums: the values themselves become group keys, counted.
         spread = [leaf for leaf in leaves if self._is_sqlite and type(leaf) in (StdDev, Variance)]
         self._spread = {id(leaf): self._raw(leaf.get_source_expressions()[0]) for leaf in spread}
+        self._listed = {id(leaf): listing.over_parts(self, leaf) for leaf in leaves if is_listing(leaf)}
         # Counting different ids is counting ids: each is on one shard, and in one partial row unless values are keys.
         # Otherwise the values become group keys.
-        self._pushes_distinct = not spread and all(self._on_one_shard(leaf) for leaf in leaves if leaf.distinct)
-        self._distinct = {
-            id(leaf): self._distinct_column(leaf) for leaf in leaves if leaf.distinct and not self._pushes_distinct
-        }
+        different = [leaf for leaf in leaves if leaf.distinct and id(leaf) not in self._listed]
+        self._pushes_distinct = not spread and not self._listed and all(map(self._on_one_shard, different))
+        self._distinct = {id(leaf): self._distinct_column(leaf) for leaf in different if not self._pushes_distinct}
         self.keys = len(self.columns)
 
     def finished(self, node: Any) -> Any:
@@ -66,6 +66,8 @@ class Builder:
         if isinstance(node, Ref):
             # A position in the SELECT clause or an alias of it, which are the same in the statement that finishes.
             return node
+        if id(node) in self._listed:
+            return self._listed[id(node)]
         if isinstance(node, Aggregate):
             sql = self._finished(node)
             return RawSQL(sql, (), output_field=node.output_field)
@@ -80,6 +82,11 @@ class Builder:
         copy = node.copy()
         copy.set_source_expressions([None if each is None else self.finished(each) for each in inner])
         return copy
+
+    def key(self, expression: Any) -> str:
+        """Return the column of an expression by which the partial results are grouped, too."""
+        self.compares_text |= ordering.type_of(self.compiler, expression) not in ordering.EXACT
+        return self._collate(self._column(expression), expression)
 
     def _finished(self, leaf: Any) -> str:
         kind = type(leaf)
@@ -111,7 +118,7 @@ class Builder:
 
     def _deviation(self, leaf: Any) -> str:
         if self._is_sqlite:
-            rows = Aggregate(Star(), function="COUNT", filter=_condition(leaf))
+            rows = Aggregate(Star(), function="COUNT", filter=condition_of(leaf))
             number = self._part(rows, "COUNT")
             return self._typed(leaf, variance.of_values(leaf.function, self._spread[id(leaf)], number))
         kind = self._require(leaf, SPREAD)
@@ -149,7 +156,7 @@ class Builder:
         expression = leaf.get_source_expressions()[0]
         if not leaf.filter:
             return expression
-        return Case(When(_condition(leaf), then=expression))
+        return Case(When(condition_of(leaf), then=expression))
 
     def _on_one_shard(self, leaf: Any) -> bool:
         expression = leaf.get_source_expressions()[0]
@@ -182,8 +189,3 @@ class Builder:
     @property
     def _is_sqlite(self) -> bool:
         return bool(self.compiler.connection.vendor == "sqlite")
-
-
-def _condition(leaf: Any) -> Any:
-    """Return the condition of an aggregate's filter, or None; Django 6 wraps it."""
-    return getattr(leaf.filter, "condition", leaf.filter)

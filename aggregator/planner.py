@@ -60,6 +60,7 @@ DECOMPOSABLE = (Count, Sum, Min, Max, Avg, StdDev, Variance)
 NAMED_IN = frozenset({"django.contrib.postgres.aggregates.general", "django.db.models.aggregates"})
 BITWISE = frozenset({"BitAnd", "BitOr", "BitXor"})
 LOGICAL = frozenset({"BoolAnd", "BoolOr"})
+LISTING = frozenset({"ArrayAgg", "JSONBAgg", "StringAgg"})
 
 #: The column by which Django's prefetch_related() finds the owner of a many-to-many row, written as extra(select=…).
 PREFETCHED = "_prefetch_related_val_"
@@ -136,6 +137,16 @@ def is_bitwise(leaf: Any) -> bool:
     return _is_named(leaf, BITWISE)
 
 
+def is_listing(leaf: Any) -> bool:
+    """Return whether an aggregate lists its values, whose order then matters."""
+    return _is_named(leaf, LISTING)
+
+
+def condition_of(leaf: Any) -> Any:
+    """Return the condition of an aggregate's filter, or None; Django 6 wraps it."""
+    return getattr(leaf.filter, "condition", leaf.filter)
+
+
 def names_bucket(query: Query, expression: Any, *, with_null: bool = True) -> bool:
     """
     Return whether equal values of an expression in two rows mean that the rows lie in the same bucket.
@@ -200,6 +211,7 @@ def _is_named(leaf: Any, names: frozenset[str]) -> bool:
 def _refuse_leaves(query: Query, leaves: Iterable[Any]) -> None:
     for leaf in leaves:
         extra = getattr(leaf, "extra", None)
-        known = type(leaf) in DECOMPOSABLE or _is_named(leaf, BITWISE | LOGICAL)
-        if not known or extra or getattr(leaf, "order_by", None) is not None:
+        known = type(leaf) in DECOMPOSABLE or _is_named(leaf, BITWISE | LOGICAL | LISTING)
+        is_ordered = getattr(leaf, "order_by", None) is not None and not is_listing(leaf)
+        if not known or extra or is_ordered:
             raise cannot_merge(query, f"{type(leaf).__name__}()", ONE_KEY)

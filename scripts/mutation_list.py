@@ -99,6 +99,13 @@ MUTATIONS = [
         ("tests/test_variance.py",),
     ),
     Mutation(
+        "equal values listed once",
+        "aggregator/listing.py",
+        "        builder.key(key)\n",
+        "        pass\n",
+        ("tests/test_listing.py",),
+    ),
+    Mutation(
         "a shard takes no part in the atomic block",
         "sharding/backends/native_compilers.py",
         "        self._door.enlist(connection.alias)\n",

@@ -7,7 +7,7 @@ from __future__ import annotations
 from typing import Any
 
 import django
-from django.db.models import Aggregate, FloatField
+from django.db.models import Aggregate, FloatField, Value
 
 from tests import servers
 
@@ -27,3 +27,16 @@ class Median(Aggregate):
 
     function = "MEDIAN"
     output_field = FloatField()
+
+
+def listing(kind: str, name: Any, *, order: Any, **options: Any) -> Any:
+    """Return an aggregate of PostgreSQL that lists values."""
+    from django.contrib.postgres import aggregates
+    from django.db import models
+
+    if order:
+        options["order_by"] = order
+    if kind == "StringAgg":
+        made: Any = getattr(models, kind, getattr(aggregates, kind))
+        return made(name, Value(", ") if hasattr(models, kind) else ", ", **options)
+    return getattr(aggregates, kind)(name, **options)

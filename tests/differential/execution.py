@@ -15,7 +15,7 @@ from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, StdDev, Sum, 
 from django.db.models.functions import Upper
 
 from aggregator import fan_out
-from tests.aggregates import BitOr, BitXor
+from tests.aggregates import BitOr, BitXor, listing
 from tests.differential import foreign_keys
 from tests.differential.data import REFERENCE
 from tests.differential.programs import Read, Write
@@ -142,6 +142,8 @@ def _aggregates(program: Read) -> dict[str, Any]:
         "BitOr": BitOr,
         "BoolAnd": lambda name: BoolAnd(Q(**{f"{name}__gt": 0})),
         "BoolOr": lambda name: BoolOr(Q(**{f"{name}__gt": 0})),
+        "ArrayAgg": lambda name: listing("ArrayAgg", name, order=(name, "pk")),
+        "StringAgg distinct": lambda name: listing("StringAgg", name, order=(name,), distinct=True),
         "Count distinct": lambda name: Count(name, distinct=True),
         "Sum filter": lambda name: Sum(name, filter=Q(status="paid")),
         "Sum default": lambda name: Sum(name, default=0),

@@ -64,6 +64,11 @@ AGGREGATES = (
     ("BoolAnd", "total"),
     ("BoolOr", "total"),
     ("BoolOr", "weight"),
+    ("ArrayAgg", "total"),
+    ("ArrayAgg", "customer__name"),
+    ("ArrayAgg", "weight"),
+    ("StringAgg distinct", "status"),
+    ("StringAgg distinct", "customer__name"),
 )
 
 

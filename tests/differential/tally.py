@@ -67,6 +67,7 @@ CORE = frozenset(
         "BitOr",
         "BoolAnd",
         "BoolOr",
+        "StringAgg distinct",
         "update",
         "delete",
         "bulk_create",
