@@ -12,12 +12,26 @@ from collections.abc import Sequence
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db.models import Aggregate, Avg, Case, Count, DecimalField, Func, Max, Min, StdDev, Sum, Variance, When
+from django.db.models import (
+    Aggregate,
+    Avg,
+    BooleanField,
+    Case,
+    Count,
+    DecimalField,
+    Func,
+    Max,
+    Min,
+    StdDev,
+    Sum,
+    Variance,
+    When,
+)
 from django.db.models.expressions import Col, RawSQL, Ref, Star, Subquery
 from django.db.models.sql import Query
 
 from aggregator import listing, ordering, variance
-from aggregator.planner import condition_of, is_bitwise, is_listing, names_bucket, sources
+from aggregator.planner import condition_of, filter_of, is_bitwise, is_listing, names_bucket, sources
 from aggregator.refusal import ONE_KEY, cannot_merge
 
 Sql = tuple[str, tuple[Any, ...]]
@@ -132,7 +146,12 @@ class Builder:
         return variance.of_numbers(leaf.function, number, total, self._part(squares, "SUM"))
 
     def _part(self, leaf: Any, function: str) -> str:
-        sql, params = leaf.as_sql(self.compiler, self.compiler.connection, function=function)
+        try:
+            sql, params = leaf.as_sql(self.compiler, self.compiler.connection, function=function)
+        except EmptyResultSet:
+            never = leaf.copy()
+            never.filter = filter_of(leaf, RawSQL("0 = 1", (), output_field=BooleanField()))
+            sql, params = never.as_sql(self.compiler, self.compiler.connection, function=function)
         return self._add((sql, tuple(params)), "")
 
     def _typed(self, leaf: Any, sql: str) -> str:

@@ -147,6 +147,11 @@ def condition_of(leaf: Any) -> Any:
     return getattr(leaf.filter, "condition", leaf.filter)
 
 
+def filter_of(leaf: Any, condition: Any) -> Any:
+    """Return the filter that an aggregate has with another condition than that of its own filter."""
+    return condition if condition_of(leaf) is leaf.filter else type(leaf.filter)(condition)
+
+
 def names_bucket(query: Query, expression: Any, *, with_null: bool = True) -> bool:
     """
     Return whether equal values of an expression in two rows mean that the rows lie in the same bucket.

@@ -73,7 +73,7 @@ MUTATIONS = [
     Mutation(
         "DISTINCT counted once per shard",
         "aggregator/columns.py",
-        "        self._pushes_distinct = all(self._on_one_shard(leaf) for leaf in leaves if leaf.distinct)",
+        "        self._pushes_distinct = not spread and not self._listed and all(map(self._on_one_shard, different))",
         "        self._pushes_distinct = True",
         ("tests/test_fan_out.py",),
     ),
@@ -101,8 +101,8 @@ MUTATIONS = [
     Mutation(
         "equal values listed once",
         "aggregator/listing.py",
-        "        builder.key(key)\n",
-        "        pass\n",
+        "            builder.key(key)\n",
+        "            pass\n",
         ("tests/test_listing.py",),
     ),
     Mutation(

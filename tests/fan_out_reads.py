@@ -167,6 +167,7 @@ READS = {
     "aggregate with filter": lambda of: of(Order).aggregate(
         paid=Count("id", filter=Q(status="paid")), s=Sum("total", filter=Q(quantity=2), default=0)
     ),
+    "aggregate with an empty IN": lambda of: of(Order).aggregate(n=Count("id"), s=Sum("total", filter=Q(id__in=[]))),
     "aggregate distinct": lambda of: of(Order).aggregate(
         n=Count("status", distinct=True),
         s=Sum("quantity", distinct=True),

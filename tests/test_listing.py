@@ -14,7 +14,7 @@ from sharding.errors import CannotMerge
 from tests import servers
 from tests.aggregates import listing
 from tests.messages import whole
-from tests.shop.models import Line, Order
+from tests.shop.models import Ledger, Line, Order
 from tests.two_sides import LAYOUTS, answers, rows_on
 
 pytestmark = pytest.mark.django_db(databases="__all__")
@@ -78,6 +78,9 @@ READS = {
     "of nothing": lambda of: of(Order).filter(total=-1).aggregate(x=arrays("id", "id"), n=Count("id")),
     "by default": lambda of: of(Order).filter(total=-1).aggregate(x=texts("status", "id", default="none")),
     "by a join": lambda of: of(Line).aggregate(x=arrays("order__status", "amount", "order__total", "id")),
+    "by a composite key": lambda of: of(Ledger).aggregate(
+        x=arrays("text", "tenant_id", "-number"), y=documents("number", "number")
+    ),
     "HAVING": lambda of: (
         of(Order)
         .values("quantity")
