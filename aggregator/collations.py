@@ -1,11 +1,13 @@
 """
-Which collations sort text by code points, as Python does; each database is asked for its own once a process.
+Which collations sort text by code points, as Python does, and which are the same on every database.
+
+Each database is asked once a process.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from django.db.models.sql import Query
@@ -20,56 +22,39 @@ SQLITE_CODE_POINTS = "BINARY"
 
 _defaults: dict[tuple[str, str], str] = {}
 _deterministic: dict[tuple[str, str, str], bool] = {}
+_compared: dict[tuple[str, str, str | None], str] = {}
+
+#: Since this version, a server tells the version of a database's own collation.
+VERSIONED = 150000
 
 
-def require_code_points(query: Query, connections: Sequence[Any], collations: Iterable[str | None]) -> None:
+def sort_by_code_points(connections: Sequence[Any], collation: str | None) -> bool:
+    """Return whether every database sorts text in a collation (None: its own) by code points."""
+    return all(_is_code_points(connection, collation or default_of(connection)) for connection in connections)
+
+
+def are_deterministic(connections: Sequence[Any], collation: str | None) -> bool:
+    """Return whether text in a collation is equal only when it is the same: a database's own always is so."""
+    return collation is None or all(_is_deterministic(connection, collation) for connection in connections)
+
+
+def require_same(query: Query, connections: Sequence[Any], collation: str | None = None) -> None:
     """
-    Check that text in these collations (None: a database's own) is sorted by code points on every database.
+    Check that all databases compare text in a collation (None: their own) alike.
 
     Raises:
-        CannotMerge: one of them sorts otherwise.
+        CannotMerge: by that name they have different collations, or different versions of it.
     """
-    for collation in collations:
-        for connection in connections:
-            name = collation or default_of(connection)
-            if _is_code_points(connection, name):
-                continue
-            raise cannot_merge(
-                query,
-                f"text ordered under the collation {name}",
-                "Order by Collate(…, 'C'), or limit the query to one shard key.",
-            )
-
-
-def require_equality(query: Query, connections: Sequence[Any], collations: Iterable[str | None]) -> None:
-    """
-    Check that text in these collations is equal only when it is the same.
-
-    Raises:
-        CannotMerge: one of them is nondeterministic: it takes different texts for equal.
-    """
-    for collation in collations:
-        if collation is not None and not all(_is_deterministic(connection, collation) for connection in connections):
-            raise cannot_merge(
-                query,
-                f"DISTINCT under the nondeterministic collation {collation}",
-                "Select other fields, or limit the query to one shard key.",
-            )
-
-
-def require_same(query: Query, connections: Sequence[Any]) -> None:
-    """
-    Check that all databases compare text alike, which the smallest of their smallest values depends on.
-
-    Raises:
-        CannotMerge: their own collations differ.
-    """
-    found = {default_of(connection): connection.alias for connection in connections}
+    if len(connections) < 2:
+        return
+    found = {_compares_by(connection, collation) for connection in connections}
     if len(found) > 1:
+        # Whoever mends it need not start this process again.
+        _compared.clear()
         raise cannot_merge(
             query,
             f"text compared under different collations ({', '.join(sorted(found))})",
-            "Create the databases of all shards with the same collation.",
+            "Give the databases of all shards the same collation, of the same version.",
         )
 
 
@@ -82,6 +67,47 @@ def default_of(connection: Any) -> str:
         row = _ask(connection, "SELECT to_jsonb(d)::text FROM pg_database d WHERE datname = current_database()")
         _defaults[place] = _name(json.loads(row))
     return _defaults[place]
+
+
+def _compares_by(connection: Any, collation: str | None) -> str:
+    """Return what two databases have in common that compare text alike."""
+    place = (connection.alias, connection.settings_dict["NAME"], collation)
+    if connection.vendor == "sqlite":
+        return collation or default_of(connection)
+    if place not in _compared:
+        found = _own(connection) if collation is None else _of_name(connection, collation)
+        if found is None:
+            # It is missing, of which the statement will complain.
+            return str(collation)
+        _compared[place] = found
+    return _compared[place]
+
+
+def _own(connection: Any) -> str:
+    name = default_of(connection)
+    if name in CODE_POINTS or connection.pg_version < VERSIONED:
+        return name
+    sql = (
+        "SELECT concat_ws(' ', to_jsonb(d)->>'daticurules', pg_database_collation_actual_version(oid)) "
+        "FROM pg_database d WHERE datname = current_database()"
+    )
+    return f"{name} {_ask(connection, sql)}".strip()
+
+
+def _of_name(connection: Any, collation: str) -> str | None:
+    sql = (
+        "SELECT (SELECT to_jsonb(c) || jsonb_build_object('version', pg_collation_actual_version(oid)) "
+        "FROM pg_collation c WHERE oid = to_regcollation(%s))::text"
+    )
+    row = _ask(connection, sql, connection.ops.quote_name(collation))
+    if row is None:
+        return None
+    found = json.loads(row)
+    # The columns depend on the server's version.
+    locale = found.get("colllocale") or found.get("colliculocale") or found["collcollate"]
+    parts = [collation, found["collprovider"], locale, found.get("collicurules"), found["version"]]
+    parts.append("" if found["collisdeterministic"] else "nondeterministic")
+    return " ".join(str(part) for part in parts if part)
 
 
 def _name(database: dict[str, Any]) -> str:

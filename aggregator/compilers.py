@@ -9,7 +9,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
-from itertools import chain, islice
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
@@ -180,7 +179,7 @@ class Merging(Planning):
             width = ordering.width(self.select)
             rows = (row[:width] for row in rows)
         if result_type == MULTI:
-            return _chunks(rows, chunk_size) if chunked else [list(rows)]
+            return streaming.regrouped(rows, chunk_size) if chunked else [list(rows)]
         if result_type == SINGLE:
             return next(rows, None)
         for _ in rows:
@@ -207,13 +206,22 @@ class Merging(Planning):
             finally:
                 self.query.reset_refcounts(refcounts)
             self.verify_collations(connections)
-            if chunk_size is not None:
+            # Ranks tell which of all rows are equal only when all rows are at hand.
+            if chunk_size is not None and not self.oracle.equality:
                 streams = streaming.open_streams(connections, sql, params, chunk_size)
-                return streaming.closing(streams, self._merged([stream.rows() for stream in streams]))
-            return self._merged(executor.run(connections, finishing.fetching(sql, params)))
+                return streaming.closing(streams, self._merged_lazily(streams))
+            lists = executor.run(connections, finishing.fetching(sql, params))
+            return self._merged(lists, *self.oracle.read(self.order.keys, lists))
 
-    def _merged(self, streams: Sequence[Any]) -> Iterator[Row]:
-        return merge.merged(streams, self.order.keys, distinct=self.plan.distinct, low=self.low, high=self.high)
+    def _merged_lazily(self, streams: Sequence[streaming.Stream]) -> Iterator[Row]:
+        if not self.oracle.order:
+            return self._merged([stream.rows() for stream in streams], self.order.keys)
+        chunks = [stream.chunks() for stream in streams]
+        return self._merged([merge.in_rounds(chunks, lambda held: self.oracle.read(self.order.keys, held)[0])])
+
+    def _merged(self, streams: Sequence[Any], keys: Any = (), identities: Any = None) -> Iterator[Row]:
+        low, high, distinct = self.low, self.high, self.plan.distinct
+        return merge.merged(streams, keys, distinct=distinct, identities=identities, low=low, high=high)
 
     def explain_query(self) -> Iterator[str]:
         """Yield the plan of every shard under its name."""
@@ -227,11 +235,6 @@ def position_of(ordinal: int, alias: str | None, expression: Any) -> Any:
     # The stubs know nothing of its constructor.
     make: Any = PositionRef
     return make(ordinal, alias, expression)
-
-
-def _chunks(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
-    for first in rows:
-        yield list(chain((first,), islice(rows, size - 1)))
 
 
 @cache

@@ -7,10 +7,10 @@ Pure: rows are tuples as the database driver gives them, before any conversion, 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import chain, islice
+from itertools import chain, islice, repeat
 from typing import Any
 
 Row = Sequence[Any]
@@ -36,6 +36,7 @@ def merged(
     keys: Sequence[SortKey] = (),
     *,
     distinct: bool = False,
+    identities: Mapping[int, Callable[[Any], Any]] | None = None,
     low: int = 0,
     high: int | None = None,
 ) -> Iterator[Row]:
@@ -43,13 +44,38 @@ def merged(
     Return the rows ``low`` to ``high`` of all streams together, of which each is sorted by ``keys``.
 
     Lazy: no stream is read further than needed. Rows with equal keys come in the order of the streams.
-    With ``distinct``, a row that equals an earlier one is left out before rows are counted.
+    With ``distinct``, a row that equals an earlier one is left out before rows are counted. Of a position that is in
+    ``identities``, equal values are those of which that function gives the same.
     """
     if keys and len(streams) > 1:
         rows: Iterator[Row] = heapq.merge(*streams, key=sorting_key(keys))
     else:
         rows = chain.from_iterable(streams)
-    return islice(_unique(rows) if distinct else rows, low, high)
+    return islice(_unique(rows, identities or {}) if distinct else rows, low, high)
+
+
+def in_rounds(
+    streams: Sequence[Iterator[list[Row]]], keys: Callable[[Sequence[Sequence[Row]]], Sequence[SortKey]]
+) -> Iterator[Row]:
+    """
+    Return the rows of all streams together, of which each is sorted, and comes in chunks.
+
+    Lazy, as far as chunks allow. ``keys`` is asked again whenever a chunk was added, and returns sort keys for the
+    rows that are at hand: in lists, one for each stream.
+    """
+    held = [next(stream, []) for stream in streams]
+    while any(held):
+        compare = sorting_key(keys(held))
+        taken = [0] * len(held)
+        turns = [zip(repeat(turn), rows) for turn, rows in enumerate(held)]
+        for turn, row in heapq.merge(*turns, key=lambda pair: compare(pair[1])):
+            taken[turn] += 1
+            yield row
+            if taken[turn] == len(held[turn]):
+                # The next row of its stream, which is not at hand, may come before all others.
+                break
+        rest = [rows[count:] for rows, count in zip(held, taken, strict=True)]
+        held = [rows or next(stream, []) for rows, stream in zip(rest, streams, strict=True)]
 
 
 def sorting_key(keys: Sequence[SortKey]) -> Callable[[Row], Any]:
@@ -122,10 +148,13 @@ class _Reversed:
     __hash__ = None  # type: ignore[assignment]
 
 
-def _unique(rows: Iterable[Row]) -> Iterator[Row]:
+def _unique(rows: Iterable[Row], identities: Mapping[int, Callable[[Any], Any]]) -> Iterator[Row]:
     seen: set[Any] = set()
     for row in rows:
-        identity = tuple([_identity(value) for value in row])
+        values = list(row)
+        for position, same in identities.items():
+            values[position] = None if row[position] is None else same(row[position])
+        identity = tuple([_identity(value) for value in values])
         if identity not in seen:
             seen.add(identity)
             yield row

@@ -1,13 +1,14 @@
 """
 From the ORDER BY of a compiled query to sort keys: which column of a row, which direction, where NULLs go.
 
-A column that is not selected is added to the SELECT clause as a hidden one. What Python cannot sort as the database
-does is refused here; for text, the collations that must be in code point order are returned.
+A column that is not selected is added to the SELECT clause as a hidden one. For what Python might not sort as the
+database does, the type and the collation are returned.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import re
+from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
@@ -16,12 +17,14 @@ from zoneinfo import ZoneInfo
 from django.conf import settings
 from django.core.exceptions import FieldError
 from django.db.models import Aggregate, When
-from django.db.models.expressions import ColPairs, OrderBy, Ref, Subquery
+from django.db.models.expressions import Col, ColPairs, OrderBy, Ref, Subquery
 from django.db.models.functions import Collate
 from django.db.models.sql import Query
 from django.db.models.sql.compiler import PositionRef
 
+from aggregator import ranks
 from aggregator.merge import SortKey
+from aggregator.ranks import Kind
 from aggregator.refusal import cannot_merge
 
 #: (expression, (sql, params), alias), as Django's compilers keep a SELECT clause.
@@ -48,6 +51,11 @@ EXACT = frozenset(
 TEXT = frozenset({"varchar", "text"})
 #: Types of which equal values are equal in Python.
 EQUAL = EXACT | TEXT | {"inet"}
+UNKNOWN = "unknown"
+LENGTH = re.compile(r"\s*\([^)]*\)")
+#: Types that take what is longer, too, without their length; converted to others, a value might be cut.
+UNBOUNDED = re.compile(r"\b(varchar|numeric)\s*\([^)]*\)")
+COLLATABLE = re.compile("char|text|name")
 
 
 @dataclass(slots=True)
@@ -56,8 +64,8 @@ class Order:
 
     keys: list[SortKey] = field(default_factory=list)
     hidden: list[Selected] = field(default_factory=list)
-    #: Collations of the text keys; None stands for a database's own.
-    collations: set[str | None] = field(default_factory=set)
+    #: What keys are compared by that Python might not compare as the database does; by their positions.
+    kinds: dict[int, Kind] = field(default_factory=dict)
 
 
 def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected]) -> Order:
@@ -65,7 +73,7 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
     Return how rows that are selected by ``select`` are sorted by ``order_by``.
 
     Raises:
-        CannotMerge: Python cannot sort by one of the expressions as the database does.
+        CannotMerge: nothing is known of the type of one of the expressions.
     """
     order = Order()
     columns = list(_columns(compiler, select))
@@ -76,7 +84,9 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
             order.hidden.append((expression, compiled, None))
             columns.append((compiled[0], tuple(compiled[1])))
             position = len(columns) - 1
-        require_sortable(compiler, expression, order.collations)
+        kind = kind_of(compiler, expression, EXACT, f"the order of {named(expression)}, whose type is unknown")
+        if kind is not None:
+            order.kinds[position] = kind
         nulls_first, read = _nulls_first(ordering, compiler), _read(compiler, expression)
         order.keys.append(SortKey(position, ordering.descending, nulls_first, read))
     return order
@@ -94,23 +104,27 @@ def _spelt_out(orderings: Iterable[Any]) -> Iterator[Any]:
             yield copy
 
 
-def require_sortable(compiler: Any, expression: Any, collations: set[str | None]) -> None:
-    """Check that Python sorts the expression's values as the database does, if its collation, added, allows it."""
-    kind = type_of(compiler, expression)
+def kind_of(compiler: Any, expression: Any, exact: Container[str], construct: str) -> Kind | None:
+    """
+    Return by what an expression's values are compared; None, if Python compares those of the types ``exact`` alike.
+
+    Raises:
+        CannotMerge: nothing is known of the type; ``construct`` says what for it had to be known.
+    """
+    name, collation = type_of(compiler, expression), collation_of(expression)
     if compiler.connection.vendor == "sqlite":
         # Raw values sort by storage class and then as in Python; only a declared collation can differ.
-        collation = collation_of(expression)
-        if collation is not None:
-            collations.add(collation)
-    elif kind in TEXT:
-        collations.add(collation_of(expression))
-    elif kind not in EXACT:
-        what = f"the order of {named(expression)}"
-        raise cannot_merge(
-            compiler.query,
-            f"{what}, whose type {kind} Python does not sort as PostgreSQL does",
-            "Order by other fields, or limit the query to one shard key.",
-        )
+        return None if collation is None else Kind(ranks.TEXT, collation)
+    if name in TEXT:
+        return Kind(ranks.TEXT, collation)
+    if name in exact:
+        return None
+    if name == UNKNOWN:
+        raise cannot_merge(compiler.query, construct, "Use other fields, or limit the query to one shard key.")
+    declared = UNBOUNDED.sub(r"\1", expression.output_field.db_type(compiler.connection))
+    # A function of text may give what no collation can be named for.
+    named_for = isinstance(expression, (Col, Collate)) or COLLATABLE.search(name)
+    return Kind(declared, collation if named_for else None)
 
 
 def _read(compiler: Any, expression: Any) -> Callable[[datetime], datetime] | None:
@@ -142,9 +156,9 @@ def type_of(compiler: Any, expression: Any) -> str:
     try:
         output = expression.output_field
     except (FieldError, AttributeError):
-        return "unknown"
+        return UNKNOWN
     kind = output.db_type(compiler.connection)
-    return "unknown" if kind is None else str(kind).partition("(")[0].strip()
+    return UNKNOWN if kind is None else LENGTH.sub("", str(kind)).strip()
 
 
 def collation_of(expression: Any) -> str | None:

@@ -7,9 +7,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aggregator import collations, ordering, partials, planner
+from aggregator import ordering, partials, planner, ranks
 from aggregator.planner import Parts, Plan, Tier
-from aggregator.refusal import cannot_merge
+from aggregator.ranks import Kind, Oracle
 from sharding import cluster_map
 from sharding.backends.hook import FanOutRequest
 
@@ -21,6 +21,9 @@ class Planning:
     connection: Any
     plan: Plan
     order: ordering.Order
+    #: By what DISTINCT compares, by positions.
+    equalities: dict[int, Kind]
+    oracle: Oracle
     groups: list[Any]
     request: FanOutRequest
 
@@ -65,10 +68,11 @@ class Planning:
 
     def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
         self.order = ordering.Order()
+        self.equalities = {}
         if self.plan.tier is Tier.MERGE and not self.drops_order:
             self.order = ordering.order_of(self, order_by, select)
         if self.plan.distinct:
-            self._require_equality(select)
+            self._find_equalities(select)
         return extra
 
     @property
@@ -77,23 +81,19 @@ class Planning:
         compiler: Any = self
         return bool(compiler._meta_ordering) and bool(self.groups)
 
-    def _require_equality(self, select: list[Any]) -> None:
-        named = set()
-        for expression, _, _ in select:
-            for each in ordering.columns_of(expression):
-                kind = ordering.type_of(self, each)
-                if self.connection.vendor != "sqlite" and kind not in ordering.EQUAL:
-                    raise cannot_merge(
-                        self.query,
-                        f"DISTINCT over {ordering.named(each)} of the type {kind}",
-                        "Select other fields, or limit the query to one shard key.",
-                    )
-                named.add(ordering.collation_of(each))
-        self.equalities = named
+    def _find_equalities(self, select: list[Any]) -> None:
+        columns = [column for expression, _, _ in select for column in ordering.columns_of(expression)]
+        for position, column in enumerate(columns):
+            construct = f"DISTINCT over {ordering.named(column)}, whose type is unknown"
+            kind = ordering.kind_of(self, column, ordering.EQUAL, construct)
+            if kind is not None:
+                self.equalities[position] = kind
 
     def verify_collations(self, connections: Sequence[Any]) -> None:
-        """Check what depends on the databases' collations."""
-        if self.order.collations:
-            collations.require_code_points(self.query, connections, self.order.collations)
-        if self.plan.distinct:
-            collations.require_equality(self.query, connections, self.equalities)
+        """
+        Find out what depends on the databases' collations: the columns that a shard is asked to compare.
+
+        Raises:
+            CannotMerge: the databases do not compare alike.
+        """
+        self.oracle = ranks.oracle(self.query, self.connection, connections, self.order.kinds, self.equalities)

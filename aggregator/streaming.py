@@ -5,6 +5,7 @@ Rows that are fetched from the shards only as they are needed, by one server-sid
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import chain, islice
 from typing import Any
 
 from aggregator import executor
@@ -25,9 +26,12 @@ class Stream:
         self._first = self._cursor.fetchmany(self._size)
 
     def rows(self) -> Iterator[Row]:
+        return chain.from_iterable(self.chunks())
+
+    def chunks(self) -> Iterator[list[Row]]:
         chunk = self._first
         while chunk:
-            yield from chunk
+            yield chunk
             chunk = self._cursor.fetchmany(self._size) if len(chunk) == self._size else []
 
     def close(self) -> None:
@@ -49,6 +53,12 @@ def open_streams(connections: Sequence[Any], sql: str, params: Any, size: int) -
         for stream in made.values():
             stream.close()
         raise
+
+
+def regrouped(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:
+    """Yield the rows in chunks, as Django's compilers do."""
+    for first in rows:
+        yield list(chain((first,), islice(rows, size - 1)))
 
 
 def closing(streams: Sequence[Stream], rows: Iterator[Row]) -> Iterator[Row]:

@@ -57,6 +57,27 @@ MUTATIONS = [
         (DIFFERENTIAL,),
     ),
     Mutation(
+        "text is sorted in Python, whatever its collation",
+        "aggregator/ranks.py",
+        "    return kind.type == TEXT and collations.sort_by_code_points(connections, kind.collation)",
+        "    return kind.type == TEXT",
+        ("tests/ranks",),
+    ),
+    Mutation(
+        "values of an unknown order are sorted in Python",
+        "aggregator/ranks.py",
+        "    return kind.type == TEXT and collations.sort_by_code_points(connections, kind.collation)",
+        "    return collations.sort_by_code_points(connections, kind.collation)",
+        ("tests/ranks",),
+    ),
+    Mutation(
+        "a chunk that has ended is taken for the end of its shard's rows",
+        "aggregator/merge.py",
+        "            if taken[turn] == len(held[turn]):\n",
+        "            if False:\n",
+        ("tests/test_merge.py",),
+    ),
+    Mutation(
         "OFFSET pushed down to every shard",
         "aggregator/compilers.py",
         "        query.low_mark = 0\n",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+from dataclasses import replace
 from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.merge import SortKey, merged, sorting_key
+from aggregator.merge import SortKey, in_rounds, merged, sorting_key
 
 VALUES = {
     "int": st.integers(-3, 3),
@@ -82,6 +83,49 @@ def test_distinct_keeps_one_of_equal_rows(table: Any) -> None:
     assert len(found) == len(expected)
     key = sorting_key(keys)
     assert sorted(found, key=key) == found or any(value != value for row in found for value in row)
+
+
+def ranked(keys: list[SortKey], rows: list[Any]) -> list[SortKey]:
+    """Return the keys with the ranks of the values of these rows alone."""
+
+    def reader(key: SortKey) -> Any:
+        plain = [SortKey(key.position)]
+        values = sorted((row for row in rows if row[key.position] is not None), key=model_key(plain))
+        ranks: dict[str, int] = {}
+        for before, row in zip([None, *values], values, strict=False):
+            same = before is not None and compare(before[key.position], row[key.position], key) == 0
+            ranks[repr(row[key.position])] = ranks[repr(before[key.position])] if same else len(ranks)
+        return lambda value: ranks[repr(value)]
+
+    return [replace(key, read=reader(key)) for key in keys]
+
+
+@given(tables(), st.integers(1, 4))
+def test_rounds_of_chunks_are_merged_as_lists_are(table: Any, size: int) -> None:
+    """What is compared by means something only beside the rows that are at hand."""
+    streams, keys = table
+    chunks = [iter([rows[at : at + size] for at in range(0, len(rows), size)]) for rows in streams]
+    found = in_rounds(chunks, lambda held: ranked(keys, [row for rows in held for row in rows]))
+    assert [row[-1] for row in found] == [row[-1] for row in merged(streams, keys)]
+
+
+def test_rounds_read_no_further_than_needed() -> None:
+    read: list[int] = []
+
+    def chunks(start: int) -> Any:
+        for number in range(start, start + 1000, 4):
+            read.append(number)
+            yield [(number,), (number + 2,)]
+
+    rows = merged([in_rounds([chunks(0), chunks(1)], lambda held: [SortKey(0)])], high=4)
+    assert [number for (number,) in rows] == [0, 1, 2, 3]
+    assert len(read) <= 4
+
+
+def test_distinct_by_what_a_database_takes_for_equal() -> None:
+    streams = [[("a", 1), ("B", 1), (None, 1)], [("A", 1), ("A", 2), (None, 1)]]
+    found = merged(streams, distinct=True, identities={0: lambda value: value.lower()})
+    assert list(found) == [("a", 1), ("B", 1), (None, 1), ("A", 2)]
 
 
 def test_streams_are_read_no_further_than_needed() -> None:

@@ -1,0 +1,19 @@
+"""Three shards; ranks are asked of PostgreSQL alone."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+from sharding.testing import cluster
+from tests import servers
+
+collect_ignore_glob = [] if servers.engine == "postgresql" else ["test_*.py"]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def owners(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock(), cluster.owners(*servers.SHARDS):
+        yield
