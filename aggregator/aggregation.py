@@ -12,11 +12,12 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet
 from django.db.models.sql.constants import MULTI, SINGLE
 
-from aggregator import compilers, executor, finishing, partials, planner
+from aggregator import compilers, executor, finishing, gather, partials, planner
 from aggregator.merge import Row
 from aggregator.planner import Plan, Tier
 from sharding.backends.compilers import native_class
 from sharding.backends.hook import FanOutRequest
+from sharding.errors import CannotMerge, GlobalJoin
 
 
 def aggregate_compiler(request: FanOutRequest) -> Any:
@@ -27,7 +28,7 @@ def aggregate_compiler(request: FanOutRequest) -> Any:
         checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
         checked.request = request
         return checked
-    connection = compilers.home_of(request)
+    connection = gather.home_of(request)
     native_type: Any = native_class(connection, compilers.AGGREGATE)
     return _aggregating(native_type)(request, connection)
 
@@ -50,10 +51,13 @@ class CheckedAggregate:
     request: FanOutRequest
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        inner = inner_compiler(self.request)
-        with inner.connection.sharded_statements():
-            inner.pre_sql_setup()
-        plan_of(self.request, inner)
+        try:
+            inner = inner_compiler(self.request)
+            with inner.connection.sharded_statements():
+                inner.pre_sql_setup()
+            plan_of(self.request, inner)
+        except (CannotMerge, GlobalJoin) as refusal:
+            gather.compiler(self.request, refusal).plan_only()
         return super().as_sql(*args, **kwargs)  # type: ignore[misc]
 
 
@@ -77,6 +81,8 @@ class Aggregating:
             row = self._row()
         except EmptyResultSet:
             row = None
+        except (CannotMerge, GlobalJoin) as refusal:
+            return gather.become(self, refusal).execute_sql(result_type)
         if result_type == SINGLE:
             return row
         return iter([]) if row is None else [[row]]

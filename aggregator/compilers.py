@@ -16,13 +16,14 @@ from django.db.models.expressions import OrderBy
 from django.db.models.sql.compiler import PositionRef
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
-from aggregator import executor, finishing, merge, ordering, partials, streaming
+from aggregator import executor, finishing, gather, merge, ordering, partials, streaming
 from aggregator.merge import Row
 from aggregator.planner import Tier
 from aggregator.planning import Planning
-from sharding import cluster_map, locality, registry
+from sharding import locality, registry
 from sharding.backends.compilers import native_class
 from sharding.backends.hook import FanOutRequest
+from sharding.errors import CannotMerge, GlobalJoin
 
 SELECT = "SQLCompiler"
 AGGREGATE = "SQLAggregateCompiler"
@@ -33,6 +34,8 @@ ROWS_OF_GET = 21
 
 def compiler_for(request: FanOutRequest) -> Any:
     """Return the compiler that answers a request of the door. This function is the hook."""
+    if request.refused is not None and request.name in (SELECT, AGGREGATE):
+        return gather.compiler(request, request.refused)
     if request.name == SELECT:
         return select_compiler(request)
     if request.name == AGGREGATE:
@@ -51,16 +54,9 @@ def select_compiler(request: FanOutRequest) -> Any:
         checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
         checked.request = request
         return checked
-    connection = home_of(request)
+    connection = gather.home_of(request)
     native_type: Any = native_class(connection, SELECT)
     return _merging(native_type)(request, connection)
-
-
-def home_of(request: FanOutRequest) -> Any:
-    """
-    Return the connection to compile for: not the door's own, whose compilers would ask for a fan-out in turn.
-    """
-    return cluster_map.connection_of(next(alias for alias in request.aliases if alias != request.door.alias))
 
 
 class Checked(Planning):
@@ -70,16 +66,37 @@ class Checked(Planning):
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         self._executes = True
-        return super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+        try:
+            return super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+        except (CannotMerge, GlobalJoin) as refusal:
+            return gather.become(self, refusal).execute_sql(*args, **kwargs)
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         sql = super().as_sql(*args, **kwargs)  # type: ignore[misc]
-        if self.plan.tier is Tier.PARTIALS:
-            self.plan_only()
-        elif self._executes:
-            # str(query) asks no database.
-            self.verify_collations([self.connection])
+        try:
+            if self.plan.tier is Tier.PARTIALS:
+                self.plan_only()
+            elif self._executes and self.plan.tier is Tier.MERGE:
+                # str(query) asks no database.
+                self.verify_collations([self.connection])
+        except CannotMerge as refusal:
+            self.refused(refusal)
         return sql
+
+    def get_extra_select(self, order_by: list[Any], select: list[Any]) -> list[Any]:
+        try:
+            return super().get_extra_select(order_by, select)
+        except CannotMerge as refusal:
+            self.refused(refusal)
+            native: Any = super(Planning, self)
+            found: list[Any] = native.get_extra_select(order_by, select)
+            return found
+
+    def refused(self, refusal: CannotMerge) -> None:
+        """Go on with a statement that is not merged, if several shards could answer it otherwise."""
+        gathering = gather.compiler(self.request, refusal)
+        gathering.plan_only()
+        self.plan = gathering.plan
 
 
 class Merging(Planning):
@@ -108,8 +125,14 @@ class Merging(Planning):
         return self._prepared
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        with self.connection.sharded_statements():
-            return super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        try:
+            with self.connection.sharded_statements():
+                return super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        except (CannotMerge, GlobalJoin) as refusal:
+            if self._prepared is not None:
+                raise
+            # str(query), before anything is executed.
+            return gather.become(self, refusal).as_sql(*args, **kwargs)
 
     def get_from_clause(self) -> Any:
         # Ordering and select_related() make their joins while the query is compiled.
@@ -169,6 +192,12 @@ class Merging(Planning):
     def execute_sql(
         self, result_type: Any = MULTI, chunked_fetch: bool = False, chunk_size: int = GET_ITERATOR_CHUNK_SIZE
     ) -> Any:
+        try:
+            return self._execute(result_type, chunked_fetch, chunk_size)
+        except (CannotMerge, GlobalJoin) as refusal:
+            return gather.become(self, refusal).execute_sql(result_type, chunked_fetch, chunk_size)
+
+    def _execute(self, result_type: Any, chunked_fetch: bool, chunk_size: int) -> Any:
         chunked = chunked_fetch and result_type == MULTI and self.connection.features.can_use_chunked_reads
         try:
             rows = self.rows(chunk_size if chunked else None)

@@ -29,6 +29,7 @@ class Tier(StrEnum):
     ONE_SHARD = "one shard"
     MERGE = "merge"
     PARTIALS = "partials"
+    GATHER = "gather"
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,6 +153,11 @@ def filter_of(leaf: Any, condition: Any) -> Any:
     return condition if condition_of(leaf) is leaf.filter else type(leaf.filter)(condition)
 
 
+def own_raw_sql(query: Query) -> set[RawSQL]:
+    """Return the raw SQL that Django itself puts into a query."""
+    return {RawSQL(*args) for alias, args in query.extra.items() if alias.startswith(PREFETCHED)}
+
+
 def names_bucket(query: Query, expression: Any, *, with_null: bool = True) -> bool:
     """
     Return whether equal values of an expression in two rows mean that the rows lie in the same bucket.
@@ -189,7 +195,7 @@ def _refuse_constructs(parts: Parts) -> None:
         raise cannot_merge(query, f"{query.combinator}()", "Combine the results in Python.")
     if query.distinct_fields:
         raise cannot_merge(query, f"distinct({', '.join(map(repr, query.distinct_fields))})", ONE_KEY)
-    own = {RawSQL(*args) for alias, args in query.extra.items() if alias.startswith(PREFETCHED)}
+    own = own_raw_sql(query)
     if len(query.extra) > len(own) or query.extra_tables or query.extra_order_by:
         raise cannot_merge(query, "extra()", "Write it as an annotation or a filter.")
     if parts.qualify is not None:

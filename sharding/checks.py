@@ -1,7 +1,7 @@
 """
 System checks of the settings: ``SHARDING``, and what it needs from DATABASES, DATABASE_ROUTERS and INSTALLED_APPS.
 
-Ids are stable: E001 to E011 and E040 to E043 are one a setting, E012 to E019 and W001 are about several settings
+Ids are stable: E001 to E011 and E040 to E045 are one a setting, E012 to E019 and W001 are about several settings
 together. The checks of models have their own module. Nothing here opens a database.
 """
 
@@ -36,11 +36,13 @@ IDS: Final = {
     "RECOVER_IN_PROCESS": "sharding.E041",
     "LOCK_TIMEOUT": "sharding.E042",
     "WITHOUT_TWO_PHASE_COMMIT": "sharding.E043",
+    "GATHER_ROWS": "sharding.E044",
+    "GATHER_BYTES": "sharding.E045",
 }
 
 
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E043)."""
+    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E045)."""
     return [Error(message, hint=hint, id=IDS[setting]) for setting, message, hint in conf.problems()]
 
 

@@ -51,6 +51,8 @@ class Settings:
     recover_after: float = 10.0  # seconds after which an undecided transaction over several databases is given up
     recover_in_process: bool = True  # whether processes of the application finish what crashed ones have left
     lock_timeout: float | None = 10.0  # seconds that a block over several databases waits for one lock
+    gather_rows: int = 100_000  # rows of all shards together that one query may bring to one place
+    gather_bytes: int = 67_108_864  # and their bytes, as text
 
 
 class Problem(NamedTuple):
@@ -72,6 +74,10 @@ class Rule(NamedTuple):
 
 def _is_positive(value: Any) -> bool:
     return type(value) in (int, float) and 0 < value <= sys.float_info.max
+
+
+def _is_count(value: Any) -> bool:
+    return type(value) is int and value > 0
 
 
 def _is_lock_timeout(value: Any) -> bool:
@@ -154,7 +160,7 @@ RULES: Final[dict[str, Rule]] = {
     ),
     "MAX_PARALLEL": Rule(
         "a positive integer",
-        lambda value: type(value) is int and value > 0,
+        _is_count,
         "Leave it out for 8. With 1, shards are asked one after the other.",
     ),
     "WITHOUT_TWO_PHASE_COMMIT": Rule(
@@ -178,6 +184,16 @@ RULES: Final[dict[str, Rule]] = {
         _is_lock_timeout,
         "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
         lambda value: None if value is None else float(value),
+    ),
+    "GATHER_ROWS": Rule(
+        "a positive integer",
+        _is_count,
+        "Leave it out for 100000 rows, which one query may bring from all shards to one place.",
+    ),
+    "GATHER_BYTES": Rule(
+        "a positive integer",
+        _is_count,
+        "Leave it out for 67108864 bytes, which one query may bring from all shards to one place.",
     ),
 }
 

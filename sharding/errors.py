@@ -9,6 +9,7 @@ ShardingError                       everything below; never raised itself
 ├── BucketMismatch                  .model .field .value .expected .found
 ├── CrossShardQuery                 .model .aliases             several shards, and nobody to merge their answers
 ├── CannotMerge                     .model .construct           raised by the aggregator's planner
+│   └── GatherTooLarge              .model .construct .table .limit
 ├── GlobalJoin                      .model .tables
 ├── RawShardedSQL                   .table
 ├── WrongShard                      .model .alias .expected
@@ -104,6 +105,13 @@ class CannotMerge(ShardingError):
 
     model: str
     construct: str
+
+
+class GatherTooLarge(CannotMerge):
+    """An answer needs rows of all shards in one place, and more of them than SHARDING allows."""
+
+    table: str
+    limit: int
 
 
 class GlobalJoin(ShardingError):

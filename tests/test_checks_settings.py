@@ -77,6 +77,8 @@ def test_a_project_without_shards_needs_nothing_of_it():
         ("RECOVER_IN_PROCESS", "yes"),
         ("LOCK_TIMEOUT", 0),
         ("WITHOUT_TWO_PHASE_COMMIT", "hope"),
+        ("GATHER_ROWS", 0),
+        ("GATHER_BYTES", 0),
         ("SHARD", "an unknown key"),
     ],
 )

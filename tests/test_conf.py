@@ -16,7 +16,7 @@ from sharding.conf import Problem, Settings
 
 ALIASES = ["default", "shard_b", "shard_a", "shard_a_replica_1", "blog_db"]
 KEYS = "SHARDS, BUCKETS, HASH, PLACEMENT, WEIGHTS, PINS, MAP_TTL, MODE, SCOPE_FROM_REQUEST, MAX_PARALLEL, "
-KEYS += "WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT"
+KEYS += "WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT, GATHER_ROWS, GATHER_BYTES"
 OWNERS = "The shards are shard_a, shard_b; default may own buckets too."
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -59,6 +59,8 @@ def test_every_setting_is_read():
         "RECOVER_AFTER": 1,
         "RECOVER_IN_PROCESS": False,
         "LOCK_TIMEOUT": 2,
+        "GATHER_ROWS": 10,
+        "GATHER_BYTES": 1000,
     }
     found, problems = conf.read(given, ALIASES)
     assert problems == []
@@ -154,6 +156,16 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
         "a number of seconds from 0.001 to 2147483, or None",
         "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
         [0, 0.0004, -1, "10", True, float("inf"), float("nan"), 2147484],
+    ),
+    "GATHER_ROWS": (
+        "a positive integer",
+        "Leave it out for 100000 rows, which one query may bring from all shards to one place.",
+        [0, -1, 1.5, "10", True, None],
+    ),
+    "GATHER_BYTES": (
+        "a positive integer",
+        "Leave it out for 67108864 bytes, which one query may bring from all shards to one place.",
+        [0, -1, 1.5, "10", True, None],
     ),
 }
 VALUE_PROBLEMS: list[tuple[Any, Problem]] = [

@@ -46,6 +46,7 @@ FACTS: dict[str, Any] = {
     "transaction": "00000000deadbeef.1",
     "failures": {"shard_b": OperationalError("gone")},
     "cursor": "abc",
+    "limit": 100_000,
 }
 
 

@@ -28,12 +28,13 @@ from sharding.backends.native_compilers import (
     unbounded,
     unbounded_class,
 )
+from sharding.errors import CannotMerge, GlobalJoin
 from sharding.lookups import matching, states
 from sharding.lookups.matching import Match
 from sharding.registry import Entry
 from sharding.routing import Buckets
 
-__all__ = ["DoorCompiler", "ShardCompiler", "native_class", "owned", "sending", "unbounded"]
+__all__ = ["DoorCompiler", "ShardCompiler", "asks_every_shard", "native_class", "owned", "sending", "unbounded"]
 
 SELECT = "SQLCompiler"
 INSERT = "SQLInsertCompiler"
@@ -52,6 +53,8 @@ class DoorCompiler:
         # RawQuery has no model: its SQL is sent as it stands.
         model = getattr(query, "model", None)
         entry = registry.entry(model)
+        if connection.gathering is not None:
+            return connection.gathering.compiler(self.native)(query, connection, using, elide_empty)
         if entry is None:
             native = self.native if model is None else guarded_class(self.native)
             if self.name in reference_writes.WRITES and reference_writes.go_everywhere(model):
@@ -71,8 +74,17 @@ class DoorCompiler:
 
     def _routed(self, query: Query, connection: Any, entry: Entry, elide_empty: bool) -> Any:
         buckets = routing.buckets_of(query)
-        locality.check(query, entry, buckets)
-        if buckets is None and not _asks_every_shard(query):
+        every = asks_every_shard(query)
+        try:
+            locality.check(query, entry, buckets)
+        except (CannotMerge, GlobalJoin) as refusal:
+            if not every or query.is_empty():
+                raise
+            aliases = cluster_map.current().aliases
+            return hook.fan_out(
+                FanOutRequest(self.name, query, connection, aliases, None, elide_empty, refused=refusal)
+            )
+        if buckets is None and not every:
             match = matching.match(query)
             if match is not None:
                 unasked = unbounded_class(self.native)(query, connection, connection.alias, elide_empty)
@@ -118,7 +130,7 @@ class DoorCompiler:
         owners = cluster_map.current()
         probe = False
         if buckets is None:
-            probe = not _asks_every_shard(query)
+            probe = not asks_every_shard(query)
             # Django's own questions write nothing.
             if probe and (self.name in {UPDATE, DELETE} or not routing.is_probe()):
                 refusing = unbounded_class(self.native)(query, connection, connection.alias, elide_empty)
@@ -141,6 +153,8 @@ class ShardCompiler:
         # RawQuery has no model: its SQL is sent as it stands.
         model = getattr(query, "model", None)
         entry = registry.entry(model)
+        if connection.gathering is not None:
+            return connection.gathering.compiler(self.native)(query, connection, using, elide_empty)
         if entry is None:
             return self._unsharded(model, using)(query, connection, using, elide_empty)
         if routing.native_alias() is not None:
@@ -179,6 +193,7 @@ def _computes(query: Query) -> bool:
     return any(each.contains_aggregate and type(each) is not Count for each in query.annotation_select.values())
 
 
-def _asks_every_shard(query: Query) -> bool:
+def asks_every_shard(query: Query) -> bool:
+    """Return whether fan_out() was written."""
     inner = getattr(query, "inner_query", None)
     return bool(getattr(query, "fan_out", None) or getattr(inner, "fan_out", None))

@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models.sql import Query
 
 from sharding.backends.native_compilers import owned
-from sharding.errors import CrossShardQuery
+from sharding.errors import CrossShardQuery, ShardingError
 from sharding.routing import Buckets
 
 logger = logging.getLogger("sharding")
@@ -41,6 +41,8 @@ class FanOutRequest:
     elide_empty: bool = True
     #: Nobody asked for it with fan_out(): Django itself does (unique validation, for one).
     probe: bool = False
+    #: Why a shard cannot answer by itself, if its part of a fan-out reads rows that may be elsewhere.
+    refused: ShardingError | None = None
 
     def native(self, alias: str | None = None, query: Query | None = None) -> Any:
         """Return Django's own compiler on one of the shards, the first by default; it enlists itself."""

@@ -71,6 +71,8 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
         #: More than 0 while a statement over sharded tables is compiled or executed on purpose.
         self.sharded_depth = 0
         self.is_door = alias == DEFAULT_DB_ALIAS
+        #: Of a statement that is compiled for rows of all shards: it is told what each part reads.
+        self.gathering: Any = None
         #: Of a shard's wrapper, ask its door's.
         self.coordinator = Coordinator()
         #: Whether prepared transactions of ours may stand in its way.

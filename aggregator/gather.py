@@ -1,0 +1,141 @@
+"""
+The compilers of statements that no other tier answers: Django's own statement over the rows of all shards.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+from django.core.exceptions import EmptyResultSet
+from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
+
+from aggregator import collations, executor, finishing, gathering
+from aggregator.gathered_tables import Reads, Recording, recorded
+from aggregator.gathering import Statement
+from aggregator.merge import Row
+from aggregator.planner import Plan, Tier
+from sharding import cluster_map
+from sharding.backends.compilers import asks_every_shard, native_class
+from sharding.backends.hook import FanOutRequest
+
+
+def compiler(request: FanOutRequest, refusal: Exception) -> Any:
+    """Return the compiler that gathers the rows which a request needs, since ``refusal`` is said of all other tiers."""
+    connection = home_of(request)
+    native: Any = native_class(connection, request.name)
+    return _gathering(native)(request, connection, refusal)
+
+
+def become(merging: Any, refusal: Exception) -> Any:
+    """Let a compiler that cannot merge gather instead: Django goes on working with it."""
+    native: Any = native_class(merging.connection, merging.request.name)
+    merging.__class__ = _gathering(native)
+    merging.__init__(merging.request, merging.connection, refusal)
+    return merging
+
+
+def home_of(request: FanOutRequest) -> Any:
+    """Return the connection to compile for: not the door's own, whose compilers would ask for a fan-out in turn."""
+    alias = next((alias for alias in request.aliases if alias != request.door.alias), request.door.alias)
+    return cluster_map.connection_of(alias)
+
+
+class Gathering(Recording):
+    """Sends what Django would send, to a database that is given the rows which others have."""
+
+    query: Any
+    connection: Any
+    has_extra_select: bool
+    col_count: int
+
+    def __init__(self, request: FanOutRequest, connection: Any, refusal: Exception) -> None:
+        self.request = request
+        self.refusal = refusal
+        self.construct: str = getattr(refusal, "construct", "a join to a global model")
+        self.plan = Plan(Tier.GATHER, f"the rows are gathered in one place because of {self.construct}")
+        query = request.query.clone()
+        query.explain_info = None
+        super().__init__(query, connection, connection.alias, request.elide_empty)  # type: ignore[call-arg]
+
+    def plan_only(self) -> None:
+        """
+        Find out what would be read, without sending anything.
+
+        Raises:
+            CannotMerge: it is not to be had in one place.
+        """
+        with suppress(EmptyResultSet):
+            self._reads()
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        if self.connection.gathering is not None:
+            return super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        # str(query), for one.
+        with recorded(self.query, self.connection, everywhere=self._everywhere):
+            return super().as_sql(*args, **kwargs)  # type: ignore[misc]
+
+    def execute_sql(
+        self, result_type: Any = MULTI, chunked_fetch: bool = False, chunk_size: int = GET_ITERATOR_CHUNK_SIZE
+    ) -> Any:
+        if not hasattr(self, "has_extra_select"):
+            self.has_extra_select = False
+        try:
+            rows = self.rows()
+        except EmptyResultSet:
+            return iter([]) if result_type == MULTI else None
+        if result_type == MULTI:
+            return [[row[: self.col_count] for row in rows] if self.has_extra_select else rows]
+        return rows[0][: self.col_count] if rows and result_type == SINGLE else None
+
+    def rows(self) -> list[Row]:
+        """
+        Return the rows of the answer.
+
+        Raises:
+            CannotMerge: what is read is not to be had in one place.
+            GatherTooLarge: it is too much.
+        """
+        sql, params, reads = self._reads()
+        door, asked = self.request.door, self._asked()
+        home = door if reads.needs_control() else self.connection
+        with executor.participating(door, list(dict.fromkeys([*asked, home.alias]))):
+            connections = [cluster_map.connection_of(alias) for alias in asked]
+            collations.require_same(self.query, list({each.alias: each for each in (*connections, home)}.values()))
+            if asked == (home.alias,):
+                # It has all rows already.
+                return executor.run([home], finishing.fetching(sql, params))[0]
+            gathered = gathering.in_memory if home.vendor == "sqlite" else gathering.on_a_server
+            tables = reads.tables(sql, home)
+            return gathered(
+                home, connections, Statement(sql, params, tables, self.query.model._meta.label, self.construct)
+            )
+
+    def explain_query(self) -> Iterator[str]:
+        """Yield why rows are gathered, and what is read of each table."""
+        sql, _, reads = self._reads()
+        yield f"-- {self.plan.reason}"
+        for table in reads.tables(sql, self.connection):
+            condition = "" if table.where is None else f" WHERE {table.where[0]}"
+            yield f"{table.name} ({', '.join(field.column for field in table.fields)}){condition}"
+
+    def _reads(self) -> tuple[str, Any, Reads]:
+        with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:
+            sql, params = self.as_sql()
+        reads.needs_control()
+        return sql, params, reads
+
+    def _asked(self) -> tuple[str, ...]:
+        return cluster_map.current().aliases if self._everywhere else self.request.aliases
+
+    @property
+    def _everywhere(self) -> bool:
+        """Whether fan_out() was written: then the rest of a statement may read what is anywhere."""
+        return asks_every_shard(self.query)
+
+
+@cache
+def _gathering(native: Any) -> Any:
+    return type(f"Gathering{native.__name__}", (Gathering, native), {})
