@@ -7,18 +7,22 @@ Each database is asked once a process.
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+import re
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from django.db.models.sql import Query
 
 from aggregator.refusal import cannot_merge
+from sharding.errors import ShardsDisagree
 
 #: The names by which PostgreSQL, its builtin provider and glibc call the order of code points.
 CODE_POINTS = frozenset(
     {"C", "POSIX", "C.UTF-8", "C.UTF8", "C.utf8", "ucs_basic", "pg_c_utf8", "pg_unicode_fast", "PG_UNICODE_FAST"}
 )
 SQLITE_CODE_POINTS = "BINARY"
+
+COLLATE = re.compile(r'COLLATE "((?:[^"]|"")+)"')
 
 _defaults: dict[tuple[str, str], str] = {}
 _deterministic: dict[tuple[str, str, str], bool] = {}
@@ -55,7 +59,14 @@ def require_same(query: Query, connections: Sequence[Any], collation: str | None
             query,
             f"text compared under different collations ({', '.join(sorted(found))})",
             "Give the databases of all shards the same collation, of the same version.",
+            ShardsDisagree,
         )
+
+
+def named_in(sql: str, fields: Iterable[Any]) -> set[str | None]:
+    """Return the collations by which a statement over some fields may compare; None is the databases' own."""
+    of_fields = {getattr(field, "db_collation", None) for field in fields}
+    return {None, *of_fields, *(name.replace('""', '"') for name in COLLATE.findall(sql))}
 
 
 def default_of(connection: Any) -> str:

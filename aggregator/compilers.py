@@ -254,6 +254,11 @@ class Merging(Planning):
 
     def explain_query(self) -> Iterator[str]:
         """Yield the plan of every shard under its name."""
+        self.plan_only()
+        if self.plan.tier is Tier.GATHER:
+            # It has become another.
+            yield from self.explain_query()
+            return
         for alias in self.request.aliases:
             yield f"-- {alias}"
             # Each shard is asked for as many rows as the slice needs in the worst case: with the offset's.

@@ -48,9 +48,15 @@ def explain(queryset: QuerySet[Any, Any]) -> Explanation:
     try:
         query = scopes.apply(queryset.query, entry)
         buckets = routing.buckets_of(query)
-        locality.check(query, entry, buckets)
+        every = bool(getattr(query, "fan_out", None))
+        refused = _refused(query, entry, buckets)
+        if refused is not None and every:
+            plan = _planned(query, cluster_map.current().aliases, None, refused)
+            return Explanation(plan.tier, plan.reason, cluster_map.current().aliases, None)
+        if refused is not None:
+            raise refused
         single = True
-        if buckets is None and not getattr(query, "fan_out", None):
+        if buckets is None and not every:
             match = matching.match(query)
             if match is None or not states.is_built(match.lookup.name):
                 raise unbounded(entry, None if match is None else match.lookup.name)
@@ -71,8 +77,21 @@ def _reason(buckets: frozenset[int]) -> str:
     return f"every row is in bucket {bucket}"
 
 
-def _planned(query: Any, shards: tuple[str, ...], buckets: routing.Buckets) -> Any:
+def _refused(query: Any, entry: Any, buckets: routing.Buckets) -> ShardingError | None:
+    """Return why a shard could not answer its part by itself, or None."""
+    try:
+        locality.check(query, entry, buckets)
+    except ShardingError as error:
+        return error
+    return None
+
+
+def _planned(
+    query: Any, shards: tuple[str, ...], buckets: routing.Buckets, refused: ShardingError | None = None
+) -> Any:
     door = connections[DEFAULT_DB_ALIAS]
-    compiler = compilers.compiler_for(FanOutRequest("SQLCompiler", query.clone(), door, shards, buckets))
+    compiler = compilers.compiler_for(
+        FanOutRequest("SQLCompiler", query.clone(), door, shards, buckets, refused=refused)
+    )
     compiler.plan_only()
     return compiler.plan

@@ -20,10 +20,13 @@ from aggregator.planner import Plan, Tier
 from sharding import cluster_map
 from sharding.backends.compilers import asks_every_shard, native_class
 from sharding.backends.hook import FanOutRequest
+from sharding.errors import ShardsDisagree
 
 
 def compiler(request: FanOutRequest, refusal: Exception) -> Any:
     """Return the compiler that gathers the rows which a request needs, since ``refusal`` is said of all other tiers."""
+    if isinstance(refusal, ShardsDisagree):
+        raise refusal
     connection = home_of(request)
     native: Any = native_class(connection, request.name)
     return _gathering(native)(request, connection, refusal)
@@ -31,6 +34,8 @@ def compiler(request: FanOutRequest, refusal: Exception) -> Any:
 
 def become(merging: Any, refusal: Exception) -> Any:
     """Let a compiler that cannot merge gather instead: Django goes on working with it."""
+    if isinstance(refusal, ShardsDisagree):
+        raise refusal
     native: Any = native_class(merging.connection, merging.request.name)
     merging.__class__ = _gathering(native)
     merging.__init__(merging.request, merging.connection, refusal)
@@ -57,6 +62,7 @@ class Gathering(Recording):
         self.construct: str = getattr(refusal, "construct", "a join to a global model")
         self.plan = Plan(Tier.GATHER, f"the rows are gathered in one place because of {self.construct}")
         query = request.query.clone()
+        self._explained: Any = query.explain_info
         query.explain_info = None
         super().__init__(query, connection, connection.alias, request.elide_empty)  # type: ignore[call-arg]
 
@@ -103,7 +109,10 @@ class Gathering(Recording):
         home = door if reads.needs_control() else self.connection
         with executor.participating(door, list(dict.fromkeys([*asked, home.alias]))):
             connections = [cluster_map.connection_of(alias) for alias in asked]
-            collations.require_same(self.query, list({each.alias: each for each in (*connections, home)}.values()))
+            fields = [field for table in reads.tables(sql, home) for field in table.fields]
+            compared = list({each.alias: each for each in (*connections, home)}.values())
+            for collation in collations.named_in(sql, fields):
+                collations.require_same(self.query, compared, collation)
             if asked == (home.alias,):
                 # It has all rows already.
                 return executor.run([home], finishing.fetching(sql, params))[0]
@@ -114,12 +123,16 @@ class Gathering(Recording):
             )
 
     def explain_query(self) -> Iterator[str]:
-        """Yield why rows are gathered, and what is read of each table."""
+        """Yield why rows are gathered, and each shard's plan for finding them."""
         sql, _, reads = self._reads()
         yield f"-- {self.plan.reason}"
-        for table in reads.tables(sql, self.connection):
-            condition = "" if table.where is None else f" WHERE {table.where[0]}"
-            yield f"{table.name} ({', '.join(field.column for field in table.fields)}){condition}"
+        prefix = self.connection.ops.explain_query_prefix(self._explained.format, **self._explained.options)
+        statement, params = gathering.fetching(self.connection, reads.tables(sql, self.connection))
+        with executor.participating(self.request.door, self._asked()) as connections:
+            answers = executor.run(connections, finishing.fetching(f"{prefix} {statement}", params))
+        for connection, rows in zip(connections, answers, strict=True):
+            yield f"-- {connection.alias}"
+            yield from (" ".join(map(str, row)) for row in rows)
 
     def _reads(self) -> tuple[str, Any, Reads]:
         with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:

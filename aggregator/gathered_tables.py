@@ -136,8 +136,8 @@ def _condition(compiler: Any, alias: str, join: Any) -> Sql | None:
         # A row that does not meet it would be missing, which is another thing than not to be counted.
         return None
     found: list[Sql] = []
-    for node in _conjuncts(compiler.where):
-        if not _reads_only(node, alias):
+    for node in conjuncts(compiler.where):
+        if not reads_only(node, alias):
             continue
         try:
             sql, params = compiler.compile(node.relabeled_clone({alias: ROW}))
@@ -149,17 +149,18 @@ def _condition(compiler: Any, alias: str, join: Any) -> Sql | None:
     return _joined(found, " AND ") if found else None
 
 
-def _conjuncts(where: Any) -> Iterator[Any]:
+def conjuncts(where: Any) -> Iterator[Any]:
+    """Yield the conditions that a WHERE clause demands, all of them."""
     if where is None:
         return
     if isinstance(where, WhereNode) and not where.negated and (where.connector == AND or len(where.children) == 1):
         for child in where.children:
-            yield from _conjuncts(child)
+            yield from conjuncts(child)
     else:
         yield where
 
 
-def _reads_only(node: Any, alias: str) -> bool:
+def reads_only(node: Any, alias: str) -> bool:
     """Return whether a condition depends on nothing else than the row of one table."""
     columns = list(_leaves(node))
     return bool(columns) and all(isinstance(each, Col) and each.alias == alias for each in columns)

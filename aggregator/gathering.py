@@ -45,7 +45,7 @@ def on_a_server(home: Any, connections: Sequence[Any], statement: Statement) -> 
     Raises:
         GatherTooLarge: more rows or bytes than SHARDING allows.
     """
-    answers = executor.run(connections, finishing.fetching(*_fetching(home, statement.tables)))
+    answers = executor.run(connections, finishing.fetching(*fetching(home, statement.tables)))
     rows = [row for answer in answers for row in answer]
     _require_few([(statement.tables[place].name, number, size) for place, number, size, _ in rows], statement)
     arrays = [_array(rows, place) for place in range(len(statement.tables))]
@@ -106,7 +106,7 @@ def _select(home: Any, table: Table, columns: Sequence[str]) -> tuple[str, tuple
 # PostgreSQL
 
 
-def _fetching(home: Any, tables: Sequence[Table]) -> tuple[str, tuple[Any, ...]]:
+def fetching(home: Any, tables: Sequence[Table]) -> tuple[str, tuple[Any, ...]]:
     """Return the statement for every shard: for each table its number, its rows, their bytes, and they as JSON."""
     settings = conf.current()
     # What is too much is only counted.

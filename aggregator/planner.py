@@ -63,6 +63,8 @@ BITWISE = frozenset({"BitAnd", "BitOr", "BitXor"})
 LOGICAL = frozenset({"BoolAnd", "BoolOr"})
 LISTING = frozenset({"ArrayAgg", "JSONBAgg", "StringAgg"})
 
+WINDOW = "a window function"
+
 #: The column by which Django's prefetch_related() finds the owner of a many-to-many row, written as extra(select=…).
 PREFETCHED = "_prefetch_related_val_"
 
@@ -75,7 +77,7 @@ def plan(parts: Parts) -> Plan:
         CannotMerge: no tier answers it exactly.
     """
     query = parts.query
-    _refuse_constructs(parts)
+    windows = _refuse_constructs(parts)
     leaves = list(aggregates([*parts.select, *parts.order_by, parts.having]))
     if not leaves and not parts.groups:
         if query.distinct and _disjoint(query, parts.select) is None:
@@ -85,6 +87,8 @@ def plan(parts: Parts) -> Plan:
     if own is not None:
         distinct = query.distinct and _disjoint(query, parts.select) is None
         return Plan(Tier.MERGE, f"groups, of which none spans two shards since {own} is grouped by", distinct=distinct)
+    if windows:
+        raise cannot_merge(query, WINDOW, ONE_KEY)
     if query.select_for_update:
         raise cannot_merge(query, "select_for_update() with aggregates", "Lock the rows by a query of their own.")
     _refuse_leaves(query, leaves)
@@ -124,6 +128,10 @@ def aggregates(expressions: Iterable[Any]) -> Iterator[Any]:
     for each in expressions:
         if isinstance(each, Aggregate):
             yield each
+        elif isinstance(each, Window):
+            # What it is about is computed over rows, not over groups.
+            function, *others = sources(each)
+            yield from aggregates([*sources(function), *others])
         elif not isinstance(each, (Subquery, Query)):
             yield from aggregates(sources(each))
 
@@ -189,8 +197,10 @@ def _columns(expressions: Iterable[Any]) -> Iterator[Col]:
             yield from each.get_cols()
 
 
-def _refuse_constructs(parts: Parts) -> None:
+def _refuse_constructs(parts: Parts) -> bool:
+    """Refuse what no shard can do for its own rows, and return whether there are windows, each within one bucket."""
     query = parts.query
+    windows = False
     if query.combinator:
         raise cannot_merge(query, f"{query.combinator}()", "Combine the results in Python.")
     if query.distinct_fields:
@@ -202,9 +212,12 @@ def _refuse_constructs(parts: Parts) -> None:
         raise cannot_merge(query, "a filter by a window function", ONE_KEY)
     for each in _everything([*parts.select, *parts.order_by, parts.having, query.where]):
         if isinstance(each, Window):
-            raise cannot_merge(query, "a window function", ONE_KEY)
+            windows = True
+            if each.partition_by is None or _disjoint(query, sources(each.partition_by)) is None:
+                raise cannot_merge(query, WINDOW, ONE_KEY)
         if isinstance(each, (RawSQL, ExtraWhere)) and each not in own:
             raise cannot_merge(query, "raw SQL in a query", "Write it with Django's expressions.")
+    return windows
 
 
 def _everything(expressions: Iterable[Any]) -> Iterator[Any]:

@@ -7,11 +7,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from aggregator import ordering, partials, planner, ranks
+from aggregator import gather, ordering, partials, planner, ranks
 from aggregator.planner import Parts, Plan, Tier
 from aggregator.ranks import Kind, Oracle
 from sharding import cluster_map
 from sharding.backends.hook import FanOutRequest
+from sharding.errors import CannotMerge, GlobalJoin
 
 
 class Planning:
@@ -34,13 +35,24 @@ class Planning:
         Raises:
             CannotMerge: there is none.
         """
+        try:
+            self._plan_only()
+        except (CannotMerge, GlobalJoin) as refusal:
+            gather.become(self, refusal).plan_only()
+
+    def _plan_only(self) -> None:
         compiler: Any = self
         refcounts = self.query.alias_refcount.copy()
         try:
             with self.connection.sharded_statements():
                 compiler.pre_sql_setup()
+                if self.plan.tier is Tier.GATHER:
+                    return
                 if self.plan.tier is Tier.PARTIALS:
                     partials.verify(self)
+                else:
+                    # Joins that ordering or select_related() make.
+                    compiler.get_from_clause()
         finally:
             self.query.reset_refcounts(refcounts)
         self.verify_collations([cluster_map.connection_of(alias) for alias in self.request.aliases])

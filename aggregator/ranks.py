@@ -18,6 +18,7 @@ from django.db.models.sql import Query
 from aggregator import collations, executor, finishing
 from aggregator.merge import Row, SortKey, sorting_key
 from aggregator.refusal import cannot_merge
+from sharding.errors import ShardsDisagree
 
 TEXT = "text"
 
@@ -65,7 +66,8 @@ class Oracle:
             if any(after < before for before, after in pairwise(map(compare, rows))):
                 construct = f"rows that a shard sorts otherwise than {self.connection.alias} ranks their values"
                 remedy = "Give an enum the same labels everywhere, expressions the output_field that they have, and "
-                raise cannot_merge(self.query, construct, remedy + "REINDEX after a change of a collation's version.")
+                remedy += "REINDEX after a change of a collation's version."
+                raise cannot_merge(self.query, construct, remedy, ShardsDisagree)
 
     def _reader(self, position: int, kind: Kind, lists: Sequence[Sequence[Row]]) -> Callable[[Any], Any]:
         values = (row[position] for row in chain.from_iterable(lists) if row[position] is not None)

@@ -9,10 +9,10 @@ from django.db.models.sql import Query
 from sharding.errors import CannotMerge
 
 
-def cannot_merge(query: Query, construct: str, remedy: str) -> CannotMerge:
+def cannot_merge(query: Query, construct: str, remedy: str, error: type[CannotMerge] = CannotMerge) -> CannotMerge:
     """Return the error that names the construct which stands in the way, and what to do instead."""
     label = query.model._meta.label if query.model is not None else "raw"
-    return CannotMerge(
+    return error(
         f"The answers of several shards to this {label} query cannot be merged exactly because of {construct}. "
         f"{remedy}",
         model=label,

@@ -10,12 +10,15 @@ from typing import Any
 from django.db import transaction
 
 from aggregator import executor
+from aggregator.resolving import Resolving
 from sharding.backends.failures import is_connection_failure
 from sharding.backends.hook import FanOutRequest
 
 
 def write_compiler(request: FanOutRequest) -> Any:
     """Return what executes a write on every shard of a request; on one shard, Django's own compiler."""
+    if request.refused is not None:
+        return Resolving(request)
     return request.native() if len(request.aliases) == 1 else Writing(request)
 
 

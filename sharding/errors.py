@@ -9,7 +9,8 @@ ShardingError                       everything below; never raised itself
 ├── BucketMismatch                  .model .field .value .expected .found
 ├── CrossShardQuery                 .model .aliases             several shards, and nobody to merge their answers
 ├── CannotMerge                     .model .construct           raised by the aggregator's planner
-│   └── GatherTooLarge              .model .construct .table .limit
+│   ├── GatherTooLarge              .table .limit
+│   └── ShardsDisagree              the shards do not compare values alike
 ├── GlobalJoin                      .model .tables
 ├── RawShardedSQL                   .table
 ├── WrongShard                      .model .alias .expected
@@ -105,6 +106,10 @@ class CannotMerge(ShardingError):
 
     model: str
     construct: str
+
+
+class ShardsDisagree(CannotMerge):
+    """The shards do not compare values alike, so that no answer of them all is right."""
 
 
 class GatherTooLarge(CannotMerge):

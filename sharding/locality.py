@@ -112,12 +112,9 @@ def _check_combined(query: Query, entry: Entry, buckets: Buckets) -> None:
             _check_reference(each, entry, buckets)
         else:
             raise _global_join(query, each.model._meta.db_table)
-    if buckets is None or len(buckets) != 1:
-        raise _cannot(
-            entry,
-            f"{query.combinator}()",
-            "Limit every part to one and the same shard key, or combine the results in Python.",
-        )
+    if buckets is None:
+        remedy = "Limit every part to shard keys, or ask every shard with aggregator.fan_out()."
+        raise _cannot(entry, f"{query.combinator}()", remedy)
 
 
 def _check_subqueries(query: Query, entry: Entry, buckets: Buckets) -> None:

@@ -10,6 +10,7 @@ import pytest
 from django.db.models import Avg, Count, Exists, F, Max, OuterRef, Q, Subquery, Sum, Window
 from django.db.models.functions import Lag, Lower, Rank, RowNumber
 
+from tests import servers
 from tests.related_rows import CHANGED
 from tests.shop.models import Country, Customer, Line, Order, Region, Tag
 from tests.two_sides import LAYOUTS, REFERENCE, answers, cluster_side, reference_side, rows_on, save
@@ -27,7 +28,8 @@ def layout(request, django_db_setup, django_db_blocker):
             for number, name in enumerate("bAéc", start=1):
                 side(Customer).filter(name__startswith=name).update(region_id=number, country_id=number % 2 or None)
         yield request.param
-        side(Customer).update(country_id=None)
+        for side in (cluster_side, reference_side):
+            side(Customer).update(region_id=None, country_id=None)
         for model in (Region, Country):
             model.objects.all().delete()
             reference_side(model)._raw_delete(REFERENCE)
@@ -41,7 +43,10 @@ QUESTIONS = {
         of(Order).filter(quantity__gt=1, customer__name__gt="b").annotate(place=ranked).order_by("place", "pk")
     ),
     "window over groups": lambda of: (
-        of(Order).values("status").annotate(n=Count("pk"), place=Window(Rank(), order_by=F("n").desc())).order_by("n")
+        of(Order)
+        .values("status")
+        .annotate(n=Count("pk"), place=Window(Rank(), order_by=F("n").desc()))
+        .order_by("n", "status")
     ),
     "filter by a window": lambda of: (
         of(Order)
@@ -51,6 +56,26 @@ QUESTIONS = {
     ),
     "lag": lambda of: (
         of(Order).annotate(before=Window(Lag("total"), order_by=F("pk").asc())).order_by("pk").values("before")
+    ),
+    "windows within a bucket": lambda of: (
+        of(Order)
+        .annotate(p=Window(Sum("total"), partition_by=["tenant_id", "status"], order_by="pk"))
+        .order_by("-p", "pk")[3:12]
+    ),
+    "windows over groups within a bucket": lambda of: (
+        of(Order)
+        .values("tenant_id", "status")
+        .annotate(n=Count("pk"), p=Window(Rank(), partition_by="tenant_id", order_by="n"))
+        .order_by("tenant_id", "status")
+    ),
+    "windows over groups across buckets": lambda of: (
+        of(Order)
+        .values("tenant_id", "status")
+        .annotate(n=Count("pk"), p=Window(Rank(), partition_by="status", order_by="n"))
+        .order_by("tenant_id", "status")
+    ),
+    "windows and aggregates": lambda of: (
+        of(Order).values("status").annotate(n=Count("pk"), s=Window(Rank(), order_by="n")).order_by("status")
     ),
     "union": lambda of: (
         of(Order)
@@ -147,6 +172,9 @@ QUESTIONS = {
         of(Customer).annotate(low=Lower("name"), n=Window(RowNumber(), order_by=[Lower("name"), F("pk")])).order_by("n")
     ),
 }
+
+if servers.engine == "sqlite":
+    QUESTIONS = {name: ask for name, ask in QUESTIONS.items() if "distinct on" not in name}
 
 
 @pytest.mark.parametrize("question", QUESTIONS)

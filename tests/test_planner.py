@@ -20,7 +20,7 @@ from django.db.models import (
     Window,
 )
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Cast, RowNumber
+from django.db.models.functions import Cast, Rank, RowNumber
 
 from aggregator import explain, fan_out
 from aggregator.explanation import Explanation
@@ -55,6 +55,20 @@ PLANS = {
     "rows": (lambda: orders(), Tier.MERGE, ROWS),
     "sorted rows": (lambda: orders().order_by("-created")[:5], Tier.MERGE, ROWS),
     "distinct instances": (lambda: orders().filter(lines__amount=1).distinct(), Tier.MERGE, ROWS),
+    "windows within a bucket": (
+        lambda: orders().annotate(n=Window(Sum("total"), partition_by=["status", "tenant_id"], order_by="created")),
+        Tier.MERGE,
+        ROWS,
+    ),
+    "windows over groups within a bucket": (
+        lambda: (
+            orders()
+            .values("tenant_id", "status")
+            .annotate(n=Count("id"), place=Window(Rank(), partition_by="tenant_id", order_by="n"))
+        ),
+        Tier.MERGE,
+        "groups, of which none spans two shards since tenant_id is grouped by",
+    ),
     "distinct with the key": (lambda: orders().values("status", "tenant_id").distinct(), Tier.MERGE, ROWS),
     "distinct without it": (lambda: orders().values("status").distinct(), Tier.MERGE, EQUAL_ONCE),
     "a nullable foreign key names no bucket": (lambda: orders().values("customer").distinct(), Tier.MERGE, EQUAL_ONCE),
@@ -110,7 +124,7 @@ def test_refusals_are_explained() -> None:
         "aggregator.fan_out()."
     )
     assert found == Explanation(None, message, (), None, ShardKeyMissing)
-    assert explain(fan_out(Customer.objects).filter(region__name="x")).error is GlobalJoin
+    assert explain(Customer.objects.filter(tenant_id=3, region__name="x")).error is GlobalJoin
 
 
 class Twice(Sum):
@@ -130,13 +144,6 @@ class Untyped(Field):
 OTHER_FIELDS = "Use other fields, or limit the query to one shard key."
 
 REFUSED = {
-    "a window": (lambda: orders().annotate(n=Window(RowNumber())), "a window function", ONE_KEY),
-    "a filter by a window": (
-        lambda: orders().annotate(n=Window(RowNumber(), order_by="id")).filter(n=1),
-        "a filter by a window function",
-        ONE_KEY,
-    ),
-    "distinct on": (lambda: orders().order_by("status").distinct("status"), "distinct('status')", ONE_KEY),
     "extra": (
         lambda: orders().extra(where=["1 = 1"]),
         "raw SQL in a query",
@@ -144,26 +151,53 @@ REFUSED = {
     ),
     "extra select": (
         lambda: orders().extra(select={"one": "1"}),
-        "extra()",
-        "Write it as an annotation or a filter.",
+        "raw SQL in a query",
+        "Write it with Django's expressions.",
     ),
     "RawSQL": (
         lambda: orders().annotate(one=RawSQL("1", ())),
         "raw SQL in a query",
         "Write it with Django's expressions.",
     ),
-    "another aggregate": (lambda: orders().values("status").annotate(x=Median("total")), "Median()", ONE_KEY),
-    "a subclass of an aggregate": (lambda: orders().values("status").annotate(x=Twice("total")), "Twice()", ONE_KEY),
-    "an aggregate with options": (
-        lambda: orders().values("status").annotate(x=Sum("total", function="MAX")),
-        "Sum()",
-        ONE_KEY,
+    "raw SQL in a window": (
+        lambda: orders().annotate(n=Window(RowNumber(), order_by=RawSQL("1", ()))),
+        "raw SQL in a query",
+        "Write it with Django's expressions.",
+    ),
+    "locks and windows": (
+        lambda: orders().annotate(n=Window(RowNumber())).select_for_update(),
+        "select_for_update()",
+        "Lock the rows by a query of their own.",
     ),
     "locks and aggregates": (
         lambda: orders().values("status").annotate(n=Count("id")).select_for_update(),
-        "select_for_update() with aggregates",
+        "select_for_update()",
         "Lock the rows by a query of their own.",
     ),
+}
+GATHERED = {
+    "a window": (lambda: orders().annotate(n=Window(RowNumber())), "a window function"),
+    "a filter by a window": (
+        lambda: orders().annotate(n=Window(RowNumber(), order_by="id")).filter(n=1),
+        "a filter by a window function",
+    ),
+    "distinct on": (lambda: orders().order_by("status").distinct("status"), "distinct('status')"),
+    "another aggregate": (lambda: orders().values("status").annotate(x=Median("total")), "Median()"),
+    "a subclass of an aggregate": (lambda: orders().values("status").annotate(x=Twice("total")), "Twice()"),
+    "an aggregate with options": (
+        lambda: orders().values("status").annotate(x=Sum("total", function="MAX")),
+        "Sum()",
+    ),
+    "a join to a global model": (
+        lambda: fan_out(Customer.objects).filter(region__name="x"),
+        "a join to a global model",
+    ),
+    "select_related": (lambda: fan_out(Customer.objects).select_related("region"), "a join to a global model"),
+    "a subquery": (
+        lambda: orders().filter(quantity__in=Line.objects.values("amount")),
+        "the subquery over shop.Line",
+    ),
+    "a union": (lambda: orders().union(orders()), "union()"),
 }
 if servers.engine == "postgresql":
     from django.contrib.postgres.aggregates import BoolAnd
@@ -171,38 +205,32 @@ if servers.engine == "postgresql":
     class Every(BoolAnd):
         """One of somebody's own."""
 
-    REFUSED |= {
+    GATHERED |= {
         "order by what has no type": (
             lambda: orders().order_by(Func("status", function="lower", output_field=Untyped())),
             "the order of Func(), whose type is unknown",
-            OTHER_FIELDS,
         ),
         "distinct values without a type": (
             lambda: orders().values(x=Func("status", function="lower", output_field=Untyped())).distinct(),
             "DISTINCT over Func(), whose type is unknown",
-            OTHER_FIELDS,
         ),
         "Avg of text": (
             lambda: orders().values("status").annotate(a=Avg(Cast("status", TextField()), output_field=FloatField())),
             "Avg() over the type text",
-            ONE_KEY,
         ),
         "StdDev of text": (
             lambda: (
                 orders().values("status").annotate(a=StdDev(Cast("status", TextField()), output_field=FloatField()))
             ),
             "StdDev() over the type text",
-            ONE_KEY,
         ),
         "bits of text": (
             lambda: orders().values("status").annotate(a=BitAnd("status")),
             "BitAnd() over the type varchar",
-            ONE_KEY,
         ),
         "a subclass of PostgreSQL's aggregate": (
             lambda: orders().values("status").annotate(a=Every(Q(total=1))),
             "Every()",
-            ONE_KEY,
         ),
     }
 
@@ -221,8 +249,15 @@ def test_refused(make: Any, construct: str, remedy: str) -> None:
     assert caught.value.model == "shop.Order"
 
 
+@pytest.mark.parametrize(("make", "construct"), GATHERED.values(), ids=GATHERED.keys())
+def test_gathered(make: Any, construct: str) -> None:
+    found = explain(make())
+    assert (found.tier, found.error) == (Tier.GATHER, None)
+    assert found.reason == f"the rows are gathered in one place because of {construct}"
+
+
 def test_planning_asks_no_table() -> None:
-    for make, *_ in PLANS.values():
+    for make in [make for made in (PLANS, GATHERED) for make, *_ in made.values()]:
         explain(make())
 
 

@@ -12,8 +12,11 @@ from typing import Any
 from django.db.models import Exists, F, OuterRef, Q
 from hypothesis import strategies as st
 
-from tests.differential.data import COUNTRIES, LABELS, NAMES, PRODUCTS, STATUSES, TENANTS
-from tests.shop.models import Country, Customer, Line, Order
+from tests.differential.data import COUNTRIES, LABELS, NAMES, PRODUCTS, REGIONS, STATUSES, TENANTS
+from tests.shop.models import Country, Customer, Line, Order, Region
+
+#: What reads rows of other buckets, so that fan_out() must be written.
+ELSEWHERE = frozenset({"subquery", "foreign subquery", "foreign exists", "global join", "global subquery"})
 
 
 @dataclass(frozen=True)
@@ -29,6 +32,12 @@ class Leaf:
             return Q(customer__country__in=Country.objects.filter(currency__digits__lte=self.value))
         if self.lookup == "FOREIGN":
             return Q(status__in=Order.objects.filter(tenant_id=self.value).values("status"))
+        if self.lookup == "AMOUNTS":
+            return Q(quantity__in=Line.objects.filter(product=self.value).values("amount"))
+        if self.lookup == "EXISTS ELSEWHERE":
+            return Q(Exists(Line.objects.filter(amount=OuterRef("quantity"), product=self.value)))
+        if self.lookup == "REGIONS":
+            return Q(customer__region__in=Region.objects.filter(name__gte=self.value))
         if self.lookup == "EXISTS":
             return Q(Exists(Line.objects.filter(order_id=OuterRef("pk"), amount__gte=self.value)))
         return Q(**{self.lookup: F(self.value[2:]) if str(self.value).startswith("F:") else self.value})
@@ -110,7 +119,11 @@ leaves = st.one_of(
     _leaf("subquery", "SUBQUERY", st.sampled_from(NAMES)),
     _leaf("subquery", "SUBQUERY", st.sampled_from(NAMES)),
     _leaf("foreign subquery", "FOREIGN", _tenants),
-    _leaf("foreign subquery", "FOREIGN", _tenants),
+    _leaf("foreign subquery", "AMOUNTS", st.sampled_from(PRODUCTS)),
+    _leaf("foreign exists", "EXISTS ELSEWHERE", st.sampled_from(PRODUCTS)),
+    _leaf("global join", "customer__region__name", st.sampled_from(REGIONS)),
+    _leaf("global join", "customer__region__isnull", st.booleans()),
+    _leaf("global subquery", "REGIONS", st.sampled_from(REGIONS)),
 )
 
 

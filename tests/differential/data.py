@@ -10,7 +10,7 @@ from decimal import Decimal
 from itertools import pairwise
 from typing import Any
 
-from tests.shop.models import Country, Currency, Customer, Line, Order, OrderTag, Tag
+from tests.shop.models import Country, Currency, Customer, Line, Order, OrderTag, Region, Tag
 
 TENANTS = (1, 2, 3, 4, 5, 6, 7, 8, 0, -3)
 STATUSES = ("new", "paid", "sent", "Été", "_x")
@@ -18,6 +18,7 @@ NAMES = ("ann", "Bob", "émile", "Zoe", "")
 PRODUCTS = ("pen", "ink", "Öl", "cap")
 LABELS = ("red", "blue", "Red")
 COUNTRIES = ("FI", "SE", "éa", "DK")
+REGIONS = ("north", "Öst", "south")
 CURRENCIES = ("EUR", "SEK")
 MODELS = (OrderTag, Line, Order, Tag, Customer)
 REFERENCE_MODELS: tuple[Any, ...] = (Country.neighbours.through, Country, Currency)
@@ -28,10 +29,14 @@ def load() -> None:
     """Write the same rows to the cluster and to the reference database."""
     rng = random.Random(20_130_101)
     countries = _countries()
+    regions = [Region(pk=number, name=name) for number, name in enumerate(REGIONS, start=1)]
+    save(Region, regions)
     customers = [_customer(rng, tenant, number) for tenant in TENANTS for number in range(4)]
     # Chosen apart, so that the other values are what they were.
     for customer in customers:
-        customer.country = random.Random(str(customer.pk) + customer.name).choice([None, *countries])
+        chance = random.Random(f"{customer.tenant_id} {customer.email} {customer.name}")
+        customer.country = chance.choice([None, *countries])
+        customer.region = chance.choice([None, *regions])
     tags = [Tag(tenant_id=tenant, label=label) for tenant in TENANTS for label in LABELS]
     save(Customer, customers)
     save(Tag, tags)
@@ -54,7 +59,7 @@ def clear() -> None:
         model.objects.using(REFERENCE).all()._raw_delete(REFERENCE)
         for tenant in TENANTS:
             model.objects.filter(tenant_id=tenant).delete()
-    for model in REFERENCE_MODELS:
+    for model in (*REFERENCE_MODELS, Region):
         model.objects.using(REFERENCE).all()._raw_delete(REFERENCE)
         model.objects.all().delete()
 

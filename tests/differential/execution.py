@@ -16,7 +16,8 @@ from django.db.models.functions import Upper
 
 from aggregator import fan_out
 from tests.aggregates import BitOr, BitXor, listing
-from tests.differential import foreign_keys
+from tests.differential import foreign_keys, gathered
+from tests.differential.conditions import ELSEWHERE
 from tests.differential.data import REFERENCE
 from tests.differential.programs import Read, Write
 from tests.shop.models import Country, Line, Order
@@ -65,6 +66,14 @@ def _tenants(reach: str, keys: tuple[int, ...], where: Any) -> set[int]:
     return set(rows.order_by().values_list("tenant_id", flat=True).distinct())
 
 
+def _found(reach: str, keys: tuple[int, ...], where: Any, side: str) -> QuerySet[Any]:
+    rows = _reached(reach, keys, side)
+    if side != REFERENCE and where and where.constructs() & ELSEWHERE:
+        # Written where it is asked.
+        rows = fan_out(rows)
+    return rows.filter(where.q()) if where else rows
+
+
 def _reached(reach: str, keys: tuple[int, ...], side: str) -> QuerySet[Any]:
     rows: Any = Order.objects.using(REFERENCE) if side == REFERENCE else Order.objects.all()
     if reach == "one-key":
@@ -75,15 +84,13 @@ def _reached(reach: str, keys: tuple[int, ...], side: str) -> QuerySet[Any]:
 
 
 def _read(program: Read, side: str) -> Any:
-    rows = _reached(program.reach, program.keys, side)
-    if program.where:
-        rows = rows.filter(program.where.q())
+    rows = _found(program.reach, program.keys, program.where, side)
     if program.shape == "group":
         return _group(program, rows)
     if program.shape == "aggregate":
         return rows.aggregate(**_aggregates(program))
-    if program.shape == "union":
-        return sorted(map(repr, rows.order_by().values_list("status").union(rows.order_by().values_list("status"))))
+    if program.shape in gathered.SHAPES:
+        return gathered.answer(program, rows)
     return _rows(program, rows)
 
 
@@ -177,7 +184,7 @@ def _change(change: tuple[str, Any], side: str) -> Any:
     name, detail = change
     if name in {"update", "delete"}:
         reach, keys, where = detail
-        rows = _reached(reach, keys, side).filter(where.q() if where else Q())
+        rows = _found(reach, keys, where, side)
         return rows.update(quantity=F("quantity") + 1, status="upd") if name == "update" else rows.delete()
     if name == "foreign key":
         return foreign_keys.write(*detail, side=side)

@@ -24,6 +24,7 @@ FIELDS = (
     "customer__email",
     "customer__country__code",
 )
+WINDOWS = ("rank", "row number", "lag", "running sum", "ntile", "first value", "average")
 GROUPS = ("status", "tenant_id", "quantity", "customer__name", "created", "customer__country__name")
 AGGREGATES = (
     ("Count", "id"),
@@ -79,7 +80,7 @@ class Read:
     reach: str
     keys: tuple[int, ...]
     where: Any
-    #: rows, values, values_list, group, aggregate, count, exists, first, last, union
+    #: rows, values, values_list, group, aggregate, count, exists, first, last, and those of gathered.py
     shape: str
     fields: tuple[str, ...] = ()
     #: (field, descending, nulls: "", "first" or "last")
@@ -89,6 +90,7 @@ class Read:
     aggregates: tuple[tuple[str, str], ...] = ()
     having: int | None = None
     order_by_aggregate: bool = False
+    windows: tuple[str, ...] = ()
 
     def constructs(self) -> set[str]:
         found = {self.reach} | (self.where.constructs() if self.where else set())
@@ -97,7 +99,7 @@ class Read:
         found |= {"order-desc" if descending else "order" for _, descending, _ in self.order}
         found |= {f"nulls-{nulls}" for _, _, nulls in self.order if nulls}
         found |= {"order-by-join" for name, _, _ in self.order if "__" in name}
-        found |= {name for name, _ in self.aggregates}
+        found |= {name for name, _ in self.aggregates} | {*self.windows}
         if self.bounds is not None:
             found |= {"slice", "offset"} if self.bounds[0] else {"slice"}
         flags = {"distinct": self.distinct, "having": self.having is not None}
@@ -171,6 +173,30 @@ _aggregated = st.builds(
     Read, reach=_reaches, keys=_keys, where=_where, shape=st.just("aggregate"), aggregates=_some_aggregates
 )
 
+
+def _gathered(shape: str) -> st.SearchStrategy[Read]:
+    return st.builds(
+        Read,
+        reach=_reaches,
+        keys=_keys,
+        where=_where,
+        shape=st.just(shape),
+        fields=_some_fields,
+        bounds=_bounds,
+    )
+
+
+_windows = st.builds(
+    Read,
+    reach=_reaches,
+    keys=_keys,
+    where=_where,
+    shape=st.just("window"),
+    fields=_some_fields,
+    bounds=_bounds,
+    windows=st.lists(st.sampled_from(WINDOWS), min_size=1, max_size=4, unique=True).map(tuple),
+)
+
 _limited = st.tuples(st.sampled_from(["all-shards", "several-keys"]), _keys, st.one_of(st.none(), conditions))
 _changes = st.one_of(
     st.tuples(st.just("update"), _limited),
@@ -199,7 +225,15 @@ SHARES: dict[str, tuple[st.SearchStrategy[Any], int]] = {
     "exists": (_plain("exists"), 40),
     "first": (_plain("first"), 50),
     "last": (_plain("last"), 50),
-    "union": (_plain("union"), 30),
+    "window": (_windows, 80),
+    "filter by a window": (_gathered("filter by a window"), 25),
+    "distinct on": (_gathered("distinct on"), 30),
+    "union": (_gathered("union"), 30),
+    "intersection": (_gathered("intersection"), 25),
+    "difference": (_gathered("difference"), 25),
+    "over a slice": (_gathered("over a slice"), 30),
+    "over distinct rows": (_gathered("over distinct rows"), 25),
+    "over groups": (_gathered("over groups"), 30),
     "group": (_grouped, 150),
     "aggregate": (_aggregated, 120),
     "write": (_writes, 190),

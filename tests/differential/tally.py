@@ -77,10 +77,20 @@ CORE = frozenset(
         "change a country",
         "delete a country",
         "make a country",
+        "subquery",
+        "foreign subquery",
+        "foreign exists",
+        "global join",
+        "global subquery",
+        "join to many",
+        "many to many",
+        *("window", "rank", "row number", "lag", "running sum", "ntile", "first value", "average"),
+        *("filter by a window", "distinct on", "union", "intersection", "difference"),
+        *("over a slice", "over distinct rows", "over groups", "ArrayAgg"),
     }
 )
 LEAST_OF_EACH = 50
-MOST_REFUSED = 0.25
+MOST_REFUSED = 0.02
 LEAST_OVER_SHARDS = 0.60
 
 

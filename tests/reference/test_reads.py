@@ -304,7 +304,6 @@ JOIN = (
         lambda tenant: of(tenant).filter(country__customers__name="Di"),
         lambda tenant: of(tenant).filter(country__in=Country.objects.filter(customers__name="Di")),
         lambda tenant: of(tenant).filter(country__in=Country.objects.exclude(customers__name="Di")),
-        lambda tenant: fan_out(Customer.objects).filter(Exists(Country.objects.filter(customers__name="Di"))),
     ],
 )
 def test_a_join_that_comes_back_to_sharded_rows_is_refused(
