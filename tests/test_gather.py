@@ -62,18 +62,6 @@ QUESTIONS = {
         .annotate(p=Window(Sum("total"), partition_by=["tenant_id", "status"], order_by="pk"))
         .order_by("-p", "pk")[3:12]
     ),
-    "windows over groups within a bucket": lambda of: (
-        of(Order)
-        .values("tenant_id", "status")
-        .annotate(n=Count("pk"), p=Window(Rank(), partition_by="tenant_id", order_by="n"))
-        .order_by("tenant_id", "status")
-    ),
-    "windows over groups across buckets": lambda of: (
-        of(Order)
-        .values("tenant_id", "status")
-        .annotate(n=Count("pk"), p=Window(Rank(), partition_by="status", order_by="n"))
-        .order_by("tenant_id", "status")
-    ),
     "windows and aggregates": lambda of: (
         of(Order).values("status").annotate(n=Count("pk"), s=Window(Rank(), order_by="n")).order_by("status")
     ),
@@ -164,6 +152,9 @@ QUESTIONS = {
     ),
     "many to many": lambda of: (
         of(Tag).annotate(n=Window(Count("orders"), partition_by=F("tenant_id"))).order_by("pk", "n")
+    ),
+    "groups by all columns of rows that travel": lambda of: (
+        of(Order).filter(quantity__in=of(Line).values("amount")).annotate(n=Count("lines")).order_by("pk")
     ),
     "reference join": lambda of: (
         of(Order).annotate(place=ranked).filter(customer__country__code="FI").order_by("pk").values("place")

@@ -20,7 +20,7 @@ from django.db.models import (
     Window,
 )
 from django.db.models.expressions import RawSQL
-from django.db.models.functions import Cast, Rank, RowNumber
+from django.db.models.functions import Cast, RowNumber
 
 from aggregator import explain, fan_out
 from aggregator.explanation import Explanation
@@ -59,15 +59,6 @@ PLANS = {
         lambda: orders().annotate(n=Window(Sum("total"), partition_by=["status", "tenant_id"], order_by="created")),
         Tier.MERGE,
         ROWS,
-    ),
-    "windows over groups within a bucket": (
-        lambda: (
-            orders()
-            .values("tenant_id", "status")
-            .annotate(n=Count("id"), place=Window(Rank(), partition_by="tenant_id", order_by="n"))
-        ),
-        Tier.MERGE,
-        "groups, of which none spans two shards since tenant_id is grouped by",
     ),
     "distinct with the key": (lambda: orders().values("status", "tenant_id").distinct(), Tier.MERGE, ROWS),
     "distinct without it": (lambda: orders().values("status").distinct(), Tier.MERGE, EQUAL_ONCE),

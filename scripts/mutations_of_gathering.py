@@ -1,0 +1,89 @@
+"""
+The mutations of the tier "gather": rows that do not travel, or are not enough, and limits that do not hold.
+"""
+
+from __future__ import annotations
+
+from scripts.mutation_list import Mutation
+
+GATHERED = ("tests/test_gather.py", "tests/test_gathered_rows.py")
+
+MUTATIONS = [
+    Mutation(
+        "a condition is pushed below an outer join",
+        "aggregator/gathered_tables.py",
+        "    if not isinstance(join, BaseTable) and join.join_type != INNER:\n",
+        "    if False:\n",
+        GATHERED,
+    ),
+    Mutation(
+        "only the rows of a table's first reader travel",
+        "aggregator/gathered_tables.py",
+        '    return _joined(conditions, " OR ") if None not in readers else None\n',
+        "    return conditions[0] if conditions else None\n",
+        GATHERED,
+    ),
+    Mutation(
+        "a condition on two tables is taken for one on a single table",
+        "aggregator/gathered_tables.py",
+        "    return bool(columns) and all(isinstance(each, Col) and each.alias == alias for each in columns)\n",
+        "    return any(isinstance(each, Col) and each.alias == alias for each in columns)\n",
+        GATHERED,
+    ),
+    Mutation(
+        "an OR is taken apart as an AND",
+        "aggregator/gathered_tables.py",
+        "(where.connector == AND or len(where.children) == 1)",
+        "True",
+        GATHERED,
+    ),
+    Mutation(
+        "a foreign subquery reads the rows of the keys' shards only",
+        "aggregator/gather.py",
+        "        return cluster_map.current().aliases if self._everywhere else self.request.aliases\n",
+        "        return self.request.aliases[:1]\n",
+        GATHERED,
+    ),
+    Mutation(
+        "the limit of gathered rows is forgotten",
+        "aggregator/gathering.py",
+        "        if sum(int(each[place]) for each in counted) <= limit:\n            continue\n",
+        "        continue\n",
+        GATHERED,
+    ),
+    Mutation(
+        "one shard answers a query whose subquery needs all",
+        "sharding/locality.py",
+        "    if own is None or own != buckets or len(own) != 1:\n",
+        "    if False:\n",
+        GATHERED,
+    ),
+    Mutation(
+        "windows are merged, whatever they are partitioned by",
+        "aggregator/planner.py",
+        "            if each.partition_by is None or _disjoint(query, sources(each.partition_by)) is None:\n",
+        "            if False:\n",
+        GATHERED,
+    ),
+    Mutation(
+        "a write by a foreign subquery asks each shard for itself",
+        "aggregator/writes.py",
+        "    if request.refused is not None:\n        return Resolving(request)\n",
+        "",
+        GATHERED,
+    ),
+    Mutation(
+        "gathered rows are not locked out by what changed meanwhile",
+        "aggregator/resolving.py",
+        "        kept = [node for node in conjuncts(query.where) if reads_only(node, base)]\n",
+        "        kept = []\n",
+        GATHERED,
+    ),
+    Mutation(
+        "groups of gathered rows rely on a primary key",
+        "aggregator/gathered_tables.py",
+        " no primary key on which other columns depend.\n        return expressions\n",
+        "\n        return super().collapse_group_by(expressions, having)\n",
+        GATHERED,
+    ),
+]
