@@ -6,6 +6,7 @@ On PostgreSQL a value travels as the text that its type writes and reads again w
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +15,9 @@ Row = tuple[Any, ...]
 
 #: Parameters of one statement, where the database has no narrower limit.
 PARAMETERS = 30_000
+
+#: No longer than the largest integer of a database, so that Python reads it, too.
+_WHOLE = re.compile(r"-?[0-9]{1,19}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +43,12 @@ def table_of(model: Any) -> Table:
     options = (model._meta.concrete_model or model)._meta
     columns = [field.column for field in options.local_concrete_fields if not field.generated]
     return Table(options.db_table, tuple(columns), tuple(field.column for field in options.pk_fields))
+
+
+def in_order(key: Row) -> list[tuple[int, int, str]]:
+    """Return what sorts primary keys as they travel: whole numbers by their size, before other values by their text."""
+    texts = [str(value) for value in key]
+    return [(0, int(text), text) if _WHOLE.fullmatch(text) else (1, 0, text) for text in texts]
 
 
 def as_stored(connection: Any, columns: Sequence[str]) -> str:

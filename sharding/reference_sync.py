@@ -141,7 +141,8 @@ def _drift(model: type[Model], table: Table, alias: str) -> Drift:
 def _rows(connection: Any, table: Table) -> dict[Row, Row]:
     reference_rows.write_comparably(connection)
     rows = reference_rows.read(connection, table)
-    return dict(sorted(zip(table.keys(rows), rows, strict=True)))
+    keyed = dict(zip(table.keys(rows), rows, strict=True))
+    return {key: keyed[key] for key in sorted(keyed, key=reference_rows.in_order)}
 
 
 def _delete_surplus(shard: Any, model: type[Model], table: Table, drift: Drift) -> None:
@@ -204,12 +205,13 @@ def _write_at_once(shard: Any, table: Table, drift: Drift) -> None:
         reference_rows.delete(shard, table, table.keys(drift.differing))
         reference_rows.insert(shard, table, [*drift.differing, *drift.missing])
     except IntegrityError as error:
-        kept = {"/".join(map(str, key)) for keys in drift.referred_to.values() for key in keys}
+        kept = {key for keys in drift.referred_to.values() for key in keys}
         if not kept:
             raise
+        named = ", ".join("/".join(map(str, key)) for key in sorted(kept, key=reference_rows.in_order))
         raise ReferenceOutdated(
             f"The rows of {drift.model} cannot be copied to {shard.alias!r}: rows that only {shard.alias} has are in "
-            f"the way, and {', '.join(drift.referred_to)} refers to them (primary key {', '.join(sorted(kept))}). Let "
+            f"the way, and {', '.join(drift.referred_to)} refers to them (primary key {named}). Let "
             f"these refer to other rows, and copy again.",
             table=table.name,
             alias=shard.alias,

@@ -267,6 +267,20 @@ def test_the_audit_finds_and_repairs(rows):
     assert lines(run("audit"))[-1] == "Every row is where it belongs."
 
 
+def test_the_audit_lists_keys_as_one_counts(db):
+    """They travel as text, in which 10 comes before 9."""
+    for pk, code in ((10, "NO"), (-2, "DK"), (9, "SE"), (100, "IS"), (-10, "FO")):
+        Country.objects.create(pk=pk, code=code, name=code)
+    Currency.objects.bulk_create(Currency(code=code) for code in ("b", "10", "9", "a9", "a10", "9b"))
+    native("shard_a", "DELETE FROM shop_country")
+    native("shard_a", "UPDATE shop_currency SET digits = 3")
+    found = {each["model"]: each["examples"] for each in json.loads(refused("audit", "--json")[0])["drifts"]}
+    assert found == {
+        "shop.Country": ["-10", "-2", "9", "10", "100"],
+        "shop.Currency": ["9", "10", "9b", "a10", "a9"],
+    }
+
+
 def test_the_audit_tells_what_it_left(rows):
     native(
         "shard_a",
