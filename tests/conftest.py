@@ -25,21 +25,23 @@ DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_res
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run many more random programs, with new random numbers")
+    parser.addoption("--long", action="store_true", help="run more random programs, with new numbers, and tests marked long")
 
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """Mark what needs a database before ``-m`` selects, and leave out the tests of servers that are not there."""
+    """Mark what needs a database before ``-m`` selects, and leave out what cannot run, or was not asked for."""
     for item in items:
         if _needs_database(item):
             item.add_marker(pytest.mark.db)
-    for marker, present in (("debian", servers.server == "debian15"), ("mariadb", servers.has_mariadb)):
-        if not present:
+    long = config.getoption("--long")
+    wanted = {"debian": servers.server == "debian15", "mariadb": servers.has_mariadb, "long": long}
+    for marker, is_wanted in wanted.items():
+        if not is_wanted:
             others = [item for item in items if item.get_closest_marker(marker)]
             config.hook.pytest_deselected(items=others)
             items[:] = [item for item in items if item not in others]
-    if config.getoption("--long"):
+    if long:
         for item in items:
             item.add_marker(pytest.mark.timeout(0))
 

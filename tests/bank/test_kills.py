@@ -33,11 +33,12 @@ def test_every_statement(shape: str, bank: Bank) -> None:
     _check_verdicts(bank.recover(), killed, points, decision(sent))
 
 
-def test_random_statements(bank: Bank, request: pytest.FixtureRequest) -> None:
-    if not request.config.getoption("--long"):
-        return
+@pytest.mark.long
+def test_random_statements(bank: Bank) -> None:
     seed = random.randrange(2**32)
     rng = random.Random(seed)
+    # Shown when it fails, as is what follows it.
+    print(f"seed {seed}")
     sent = {shape: bank.undisturbed(shape) for shape in SHAPES}
     for _ in range(LONG // BATCH):
         shapes = rng.choices(list(SHAPES), k=BATCH)
