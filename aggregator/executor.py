@@ -19,6 +19,7 @@ from django.db import DatabaseError, InterfaceError, OperationalError
 
 from sharding import cluster_map, conf
 from sharding.backends.compilers import sending
+from sharding.backends.database_errors import original
 from sharding.backends.failures import is_connection_failure
 from sharding.errors import ShardsUnavailable
 
@@ -74,6 +75,7 @@ def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> 
 
 def unavailable(failures: dict[str, Exception]) -> ShardsUnavailable:
     """Return the error that names the shards which did not answer; failures are {alias: exception}."""
+    failures = {alias: original(error) for alias, error in failures.items()}
     names = ", ".join(f"{alias} ({type(error).__name__})" for alias, error in failures.items())
     return ShardsUnavailable(
         f"These shards did not answer: {names}. A part of an answer is no answer, so there is none. "

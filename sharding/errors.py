@@ -16,6 +16,7 @@ ShardingError                       everything below; never raised itself
 ├── WrongShard                      .model .alias .expected
 ├── ReferenceKeyChanged             .model .field
 ├── ReferenceOutdated               .table .alias               a shard does not have a reference table's rows
+├── ShardNotMigrated                .model .alias .table .columns
 ├── UnknownShard                    .alias
 ├── PooledConnection                .alias                      a pooler where a session of one's own is needed
 ├── NotSharded                      .model
@@ -152,6 +153,15 @@ class ReferenceOutdated(ShardingError):
 
     table: str
     alias: str
+
+
+class ShardNotMigrated(ShardingError):
+    """A shard does not have a table or columns that a model of today's code has."""
+
+    model: str
+    alias: str
+    table: str
+    columns: Sequence[str]
 
 
 class UnknownShard(ShardingError):

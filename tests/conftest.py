@@ -25,7 +25,9 @@ DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_res
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    parser.addoption("--long", action="store_true", help="run more random programs, with new numbers, and tests marked long")
+    parser.addoption(
+        "--long", action="store_true", help="run more random programs, with new numbers, and tests marked long"
+    )
 
 
 @pytest.hookimpl(tryfirst=True)

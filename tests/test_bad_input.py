@@ -4,12 +4,13 @@ Bad input: each kind has an error of its own, and leaves nothing written on any 
 
 from __future__ import annotations
 
+import pickle
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from typing import Any
 
 import pytest
-from django.db import OperationalError, transaction
+from django.db import OperationalError, connections, transaction
 from django.db.models import Value
 from django.db.utils import ConnectionDoesNotExist
 
@@ -194,10 +195,17 @@ NOTE = "This was met on the shard 'shard_b'. `manage.py shards status` shows whi
 
 @contextmanager
 def refused_by_the_shard() -> Iterator[None]:
-    """The message is the database's own; what we know of it is a note."""
-    with pytest.raises(OperationalError) as raised:
+    message = (
+        "The shard 'shard_b' did not answer (OperationalError). `manage.py shards status` shows which databases "
+        "answer; .failures has the error. Queries of other shards go on."
+    )
+    with pytest.raises(OperationalError, match=whole(message)) as raised:
         yield
-    assert raised.value.__notes__ == [NOTE]
+    error = raised.value
+    assert isinstance(error, ShardsUnavailable)
+    assert {alias: each.__notes__ for alias, each in error.failures.items()} == {"shard_b": [NOTE]}
+    assert isinstance(error.__cause__, connections["shard_b"].Database.Error)
+    assert str(pickle.loads(pickle.dumps(error))) == message
 
 
 @contextmanager

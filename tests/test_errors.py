@@ -36,6 +36,7 @@ FACTS: dict[str, Any] = {
     "lookup": "shop_member_email_lookup",
     "tables": ["shop_order", "shop_region"],
     "table": "shop_order",
+    "columns": ("weight",),
     "alias": "shard_a",
     "committed": ["shard_a"],
     "failed": {"shard_b": OperationalError("gone")},

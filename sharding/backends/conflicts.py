@@ -12,6 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.signals import connection_created
 
 from sharding import conflicts, retrying
+from sharding.backends import not_migrated
 
 #: Statements that store nothing by themselves, after comments and parentheses. Django sends SQLite its BEGIN.
 _READS = re.compile(
@@ -59,6 +60,9 @@ def _tell(execute: Callable[..., Any], sql: Any, params: Any, many: bool, contex
     except Exception as error:
         if connection.in_atomic_block:
             conflicts.explain(error, spans_databases=connection.spans_databases)
+        unmigrated = not_migrated.explained(error, sql, connection)
+        if unmigrated is not None:
+            raise unmigrated from error.__cause__
         raise
     if connection.autocommit and retrying.is_repeating() and not _only_reads(str(sql)):
         retrying.wrote_without_block(connection.alias)

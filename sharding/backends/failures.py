@@ -24,3 +24,17 @@ def is_connection_failure(error: BaseException) -> bool:
         return sqlite_name in UNREADABLE
     state = getattr(cause, "sqlstate", None)
     return state is None or state in GONE or state.startswith("08")
+
+
+def note_where(error: BaseException, alias: str) -> None:
+    """Say in a note on an error that it was met when a shard was to be connected to."""
+    error.add_note(_note(alias))
+
+
+def was_not_reached(error: BaseException, alias: str) -> bool:
+    """Return whether an error was met when this very shard was to be connected to."""
+    return _note(alias) in getattr(error, "__notes__", ())
+
+
+def _note(alias: str) -> str:
+    return f"This was met on the shard {alias!r}. `manage.py shards status` shows which databases answer."

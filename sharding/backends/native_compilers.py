@@ -7,10 +7,13 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.db import OperationalError
 from django.db.models.sql import Query
 
 from sharding import cluster_map, locality, registry
 from sharding.backends import identities, lookup_writes
+from sharding.backends.database_errors import unavailable
+from sharding.backends.failures import was_not_reached
 from sharding.errors import GlobalJoin, ShardKeyMissing
 from sharding.registry import Entry
 
@@ -65,7 +68,12 @@ def owned_class(native: Any) -> type[Any]:
 
 
 class sending:
-    """Inside, one statement over sharded tables goes to ``connection``, as a part of the door's atomic block."""
+    """
+    Inside, one statement over sharded tables goes to ``connection``, as a part of the door's atomic block.
+
+    Raises:
+        ShardsUnavailable: it is a shard's, and the shard does not answer. An OperationalError as well.
+    """
 
     __slots__ = ("_connection", "_door")
 
@@ -75,12 +83,24 @@ class sending:
 
     def __enter__(self) -> None:
         connection = self._connection
-        identities.require(connection)
-        self._door.enlist(connection.alias)
+        try:
+            identities.require(connection)
+            self._door.enlist(connection.alias)
+        except Exception as error:
+            self._tell(error)
+            raise
         connection.sharded_depth += 1
 
-    def __exit__(self, *exc_info: object) -> None:
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
         self._connection.sharded_depth -= 1
+        if error is not None:
+            self._tell(error)
+
+    def _tell(self, error: BaseException) -> None:
+        # Enlisting one shard may fail on another.
+        alias = self._connection.alias
+        if isinstance(error, OperationalError) and was_not_reached(error, alias):
+            raise unavailable(alias, error) from (error.__cause__ or error)
 
 
 class _sharded_statement:

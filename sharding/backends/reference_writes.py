@@ -16,6 +16,8 @@ from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, transaction
 
 from sharding import cluster_map, conf, reference_copies, reference_models, reference_rows, routing
+from sharding.backends import not_migrated
+from sharding.backends.database_errors import original
 from sharding.backends.failures import is_connection_failure
 from sharding.errors import ReferenceKeyChanged, ShardsUnavailable, WrongShard
 from sharding.reference_rows import Row, Table
@@ -94,10 +96,14 @@ class ReferenceWriting:
             except Exception as error:
                 if is_connection_failure(error):
                     raise self._unavailable(alias, error) from error
+                unmigrated = not_migrated.lacking(error, table.name, cluster_map.connection_of(alias))
+                if unmigrated is not None:
+                    raise unmigrated from error.__cause__
                 error.add_note(f"on shard {alias!r}")
                 raise
 
     def _unavailable(self, alias: str, error: Exception) -> ShardsUnavailable:
+        error = original(error)
         return ShardsUnavailable(
             f"A write of the reference model {self.query.get_meta().label} goes to every shard, and {alias} did not "
             f"answer ({type(error).__name__}), so nothing is written. Repeat it when {alias} is up; .failures has its "

@@ -11,6 +11,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from sharding import conf, routing
+from sharding.backends import failures
 from sharding.backends.compilers import DoorCompiler, ShardCompiler
 from sharding.backends.conflicts import TellingConflicts
 from sharding.backends.coordinator import Coordinator
@@ -91,9 +92,7 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
                 super().connect()
         except Error as error:
             if self.alias in conf.current().shards:
-                error.add_note(
-                    f"This was met on the shard {self.alias!r}. `manage.py shards status` shows which databases answer."
-                )
+                failures.note_where(error, self.alias)
             raise
         if self.is_prepared_here:
             background.begin()
