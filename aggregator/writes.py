@@ -13,6 +13,7 @@ from aggregator import executor
 from aggregator.resolving import Resolving
 from sharding.backends.failures import is_connection_failure
 from sharding.backends.hook import FanOutRequest
+from sharding.backends.settlement import Settlement
 
 
 def write_compiler(request: FanOutRequest) -> Any:
@@ -29,6 +30,7 @@ class Writing:
         self.request = request
         self.query = request.query
         self.connection = request.door
+        self._settlement = Settlement(request.door.alias)
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         """Return the statement of the first shard; the others get the same."""
@@ -46,13 +48,18 @@ class Writing:
 
     def _native(self, alias: str) -> Any:
         # Compiling changes a query that has joins, so that each shard needs its own.
-        return self.request.native(alias, self.query.clone())
+        compiler = self.request.native(alias, self.query.clone())
+        compiler.settlement = self._settlement
+        return compiler
 
     def _each(self, write: Callable[[str], Any]) -> list[Any]:
         door = self.request.door
         # Where no two-phase commit is to be had, a write by itself may still commit in turn.
         with door.committing_one_by_one(), transaction.atomic(using=door.alias, savepoint=False):
-            return [self._attempt(write, alias) for alias in self.request.aliases]
+            self._settlement = Settlement(door.alias)
+            counts = [self._attempt(write, alias) for alias in self.request.aliases]
+            self._settlement.settle()
+            return counts
 
     def _attempt(self, write: Callable[[str], Any], alias: str) -> Any:
         try:

@@ -21,6 +21,7 @@ from django.db.models.lookups import Exact, IsNull
 from django.db.models.sql.where import AND, WhereNode
 
 from sharding import registry, routing
+from sharding.backends.settlement import Settlement
 from sharding.errors import LookupRefused
 from sharding.lookups import entries
 from sharding.lookups.declaration import Lookup
@@ -153,6 +154,9 @@ class _KeepingInsert(_Keeping):
 class _KeepingUpdate(_Keeping):
     """UPDATE of looked-up columns: the entries of the changed rows follow."""
 
+    #: Of a statement over several shards, which settles what all of them have written.
+    settlement: Settlement | None = None
+
     def execute_sql(self, result_type: Any) -> int:
         def send(compiler: Any) -> int:
             return compiler.execute_sql(result_type) or 0
@@ -191,7 +195,11 @@ class _KeepingUpdate(_Keeping):
             if not sql:
                 return []
             rows = self._fetched([(f"{sql} {self._returning(fields)}", params)], fields)
-            entries.settle(_touched(self.query, self._entry), self._stored(rows, self._watched()), self.door.alias)
+            touched, stored = _touched(self.query, self._entry), self._stored(rows, self._watched())
+            if self.settlement is not None:
+                self.settlement.add(touched, stored)
+            else:
+                entries.settle(touched, stored, self.door.alias)
         return [tuple(row[: len(asked)]) for row in rows]
 
 

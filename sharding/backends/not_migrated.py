@@ -17,6 +17,7 @@ from django.db.models import Model
 from sharding import conf, reference_models, registry, routing
 from sharding.backends.database_errors import ShardNotMigrated
 from sharding.backends.raw_sql import text_of
+from sharding.commits import sessions
 
 #: SQLSTATEs: undefined_table, undefined_column.
 UNDEFINED = {"42P01", "42703"}
@@ -65,7 +66,7 @@ def _names(text: str, name: str) -> bool:
 def _missing(connection: Any, models: list[type[Model]]) -> Iterator[tuple[type[Model], list[str]]]:
     """Yield the models of which a shard lacks columns, with these: none of them where it lacks the table."""
     quoted = {connection.ops.quote_name(model._meta.db_table): model for model in models}
-    found = _columns(connection, list(quoted))
+    found = _columns(connection.alias, list(quoted))
     for table, model in quoted.items():
         there = found.get(table, set())
         missing = [field.column for field in model._meta.local_concrete_fields if field.column not in there]
@@ -73,19 +74,14 @@ def _missing(connection: Any, models: list[type[Model]]) -> Iterator[tuple[type[
             yield model, [str(column) for column in missing] if there else []
 
 
-def _columns(connection: Any, tables: list[str]) -> dict[str, set[str]]:
+def _columns(alias: str, tables: list[str]) -> dict[str, set[str]]:
     """Return the columns of those tables that there are."""
     found: dict[str, set[str]] = {}
     # The statement has aborted the transaction, if there is one.
-    other = connection.copy()
-    other.settings_dict["OPTIONS"].pop("pool", None)
-    try:
-        with other.cursor() as cursor:
-            cursor.execute(COLUMNS, [tables])
-            for table, column in cursor.fetchall():
-                found.setdefault(table, set()).add(column)
-    finally:
-        other.close()
+    with sessions.session(alias) as cursor:
+        cursor.execute(COLUMNS, [tables])
+        for table, column in cursor.fetchall():
+            found.setdefault(table, set()).add(column)
     return found
 
 

@@ -11,6 +11,9 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from django.db import connections
+
+from sharding.lookups import snapshots
 from sharding.lookups.declaration import Lookup
 
 #: How many entries one statement names.
@@ -57,6 +60,7 @@ def settle(lookups: Iterable[Lookup], rows: Sequence[StoredRow], using: str) -> 
     """
     for lookup in lookups:
         found = stored(lookup, [row.pk for row in rows], using)
+        _discard_unseen(lookup, [row.pk for row in rows if row.pk not in found and not is_listed(lookup, row)], using)
         changed = [row for row in rows if not agrees(lookup, found.get(row.pk), row)]
         # All of the old ones first, so that rows can exchange their values.
         discard(lookup, [row.pk for row in changed if row.pk in found], using)
@@ -69,9 +73,7 @@ def remove(lookups: Iterable[Lookup], rows: Sequence[StoredRow], using: str) -> 
     for lookup in lookups:
         listed = [row for row in rows if is_listed(lookup, row)]
         if discard(lookup, [row.pk for row in listed], using) < len(listed):
-            # A snapshot older than the shard's does not show an entry; who would write it again fails, and is repeated.
-            _insert(lookup, listed, using, ignore_conflicts=True)
-            discard(lookup, [row.pk for row in listed], using)
+            _clash(lookup, listed, using)
 
 
 def stored(lookup: Lookup, pks: Sequence[Any], using: str) -> dict[Any, Any]:
@@ -131,6 +133,29 @@ def _insert_unseen(lookup: Lookup, rows: Sequence[StoredRow], using: str) -> Non
     _insert(lookup, rows, using, ignore_conflicts=True)
     there = stored(lookup, [row.pk for row in rows], using)
     _insert(lookup, [row for row in rows if row.pk not in there], using)
+
+
+def _clash(lookup: Lookup, rows: Sequence[StoredRow], using: str) -> None:
+    """
+    Delete entries with given values that this block may not see.
+
+    A snapshot older than the shard's does not show an entry; who would write it again fails, and is repeated.
+    """
+    _insert(lookup, rows, using, ignore_conflicts=True)
+    discard(lookup, [row.pk for row in rows], using)
+
+
+def _discard_unseen(lookup: Lookup, pks: Sequence[Any], using: str) -> None:
+    """Delete entries of rows that have no looked-up values any more, where a snapshot may hide some."""
+    if not pks or not snapshots.is_old(connections[using]):
+        return
+    for part in batches(pks):
+        found = snapshots.committed(lookup.entries.using(using).filter(pk__in=part))
+        _clash(lookup, [_row(lookup, entry) for entry in found], using)
+
+
+def _row(lookup: Lookup, entry: Any) -> StoredRow:
+    return StoredRow(entry.pk, entry.bucket, {attname: getattr(entry, attname) for attname in lookup.attnames})
 
 
 def discard(lookup: Lookup, pks: Sequence[Any], using: str) -> int:

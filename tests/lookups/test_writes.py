@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
+
 import pytest
 from django.db import DatabaseError, IntegrityError, connections, transaction
 from django.db.models import Case, F, Value, When
@@ -174,6 +176,28 @@ class TestUpdate:
         changed = Case(When(pk=ada.pk, then=Value(2)), default=Value(1))
         Member.objects.filter(tenant_id=ada.tenant_id).update(subject=changed)
         assert Member.objects.get(provider="p", subject=1) == other
+
+    @pytest.mark.parametrize("in_block", [False, True])
+    def test_rows_of_two_shards_exchange_it_in_one_statement(self, ada, tenants, in_block):
+        """As rows of one shard do."""
+        other = Member.objects.create(tenant_id=tenants[1], provider="p", subject=2)
+        changed = Case(When(pk=ada.pk, then=Value(2)), default=Value(1))
+        with transaction.atomic(using="default") if in_block else nullcontext():
+            assert Member.objects.filter(tenant_id__in=tenants).update(subject=changed, city="Oslo") == 2
+            assert Member.objects.get(provider="p", subject=2) == ada
+            assert fan_out(Member.objects).update(subject=3 - F("subject")) == 2
+            assert fan_out(Member.objects).update(subject=3 - F("subject")) == 2
+        assert Member.objects.get(provider="p", subject=1) == other
+        ada.subject, other.subject = 1, 2
+        assert Member.objects.bulk_update([ada, other], ["subject"]) == 2
+        assert Member.objects.get(provider="p", subject=1) == ada
+
+    def test_rows_of_two_shards_get_the_same_value(self, ada, tenants):
+        other = Member.objects.create(tenant_id=tenants[1], provider="p", subject=2)
+        with pytest.raises(IntegrityError), transaction.atomic(using="default"):
+            fan_out(Member.objects).update(subject=3)
+        assert Member.objects.get(provider="p", subject=1) == ada
+        assert Member.objects.get(provider="p", subject=2) == other
 
     def test_bulk_update(self, ada, ben):
         ada.email, ben.email = "1@x", "2@x"
