@@ -7,10 +7,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, ClassVar, Self
 
+from django.core.exceptions import ValidationError
 from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models.signals import class_prepared
 
-from sharding import cluster_map, conf, deletion, registry, routing, scopes
+from sharding import cluster_map, conf, deletion, registry, routing, scopes, validation
 from sharding.control import BucketOwner, Cluster, Decision, LookupState, ReferenceCopies, ShardIdentity, ShardNumber
 from sharding.dependents import ShardedModelBase
 from sharding.errors import ShardKeyChanged, WrongShard
@@ -155,9 +156,11 @@ class ShardedModel(models.Model, metaclass=ShardedModelBase):
             base_qs = base_qs.filter(**{entry.key_attname: getattr(self, entry.key_attname)})
         return super()._do_update(base_qs, *args, **kwargs)
 
-    def clean_fields(self, *args: Any, **kwargs: Any) -> None:
+    def clean_fields(self, exclude: Any = None) -> None:
         with routing.probe():
-            super().clean_fields(*args, **kwargs)
+            super().clean_fields(exclude)
+        if errors := validation.errors_of_instance(registry.get(type(self)), self, exclude or ()):
+            raise ValidationError(errors)
 
     def validate_unique(self, *args: Any, **kwargs: Any) -> None:
         with routing.probe():

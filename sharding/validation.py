@@ -1,0 +1,54 @@
+"""
+What a form is told before a row is refused: that its shard key cannot change, or that it refers to rows of another key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from django.db.models import Model
+
+from sharding.entries import Entry
+from sharding.errors import ShardKeyMissing, UnhashableKey
+
+
+def errors_of(entry: Entry, values: Mapping[str, Any], stored: Any = None) -> dict[str, str]:
+    """
+    Return messages by the names of fields for values by attname that no row can have together.
+
+    Args:
+        stored: the shard key of the row that is changed; None for a new one.
+    """
+    key = values.get(entry.key_attname)
+    if key is None:
+        # What is missing is reported as such, or taken from the row that a new one refers to.
+        return {}
+    name = entry.key_field.verbose_name
+    try:
+        if stored is not None and entry.prepare_key(key) != entry.prepare_key(stored):
+            return {entry.key: f"The {name} of a stored row cannot be changed."}
+        bucket = entry.bucket_of_key(key)
+    except (ShardKeyMissing, UnhashableKey) as error:
+        return {entry.key: str(error)}
+    return {
+        field.name: f"This {field.verbose_name} belongs to another {name}."
+        for attname, field in entry.references.items()
+        if values.get(attname) is not None and _bucket(entry, field, values[attname]) != bucket
+    }
+
+
+def errors_of_instance(entry: Entry, instance: Model, exclude: Collection[str]) -> dict[str, str]:
+    """Return the messages about the fields of an instance, except those that are not looked at."""
+    stored = None if instance._state.adding else getattr(instance._state, "shard_key", None)
+    # A deferred value stays unread: it is the stored one.
+    found = errors_of(entry, instance.__dict__, stored)
+    hidden = [message for name, message in found.items() if name in exclude]
+    if hidden:
+        # A form may show the key and not what it disagrees with, such as the parent of an inline.
+        found[entry.key] = hidden[0]
+    return {name: message for name, message in found.items() if name not in exclude}
+
+
+def _bucket(entry: Entry, field: Any, value: Any) -> int | None:
+    return entry.columns[field.attname](field.get_prep_value(value))
