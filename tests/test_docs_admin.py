@@ -1,11 +1,10 @@
 """
-The page about the admin: the class it shows does what it says, with real commits.
+The page about the admin: the classes it shows do what it says, with real commits.
 """
 
 from __future__ import annotations
 
 from contextlib import contextmanager
-from typing import Any
 
 import pytest
 from django.contrib import admin
@@ -14,21 +13,24 @@ from django.contrib.auth.models import User
 from django.test import Client
 from django.urls import path
 
+from aggregator.contrib.admin import ShardedModelAdmin
 from sharding.errors import CrossShardTransaction, ShardKeyMissing
 from tests import servers
 from tests.documents import ROOT, blocks
-from tests.shop.models import Device
+from tests.shop.models import Customer, Device, Order
 
 pytestmark = pytest.mark.django_db(transaction=True, databases="__all__")
-
-(PAGE,) = blocks(ROOT / "docs" / "how-to" / "admin.md", "python")
-shown: dict[str, Any] = {"__name__": "shop.sharded_admin"}
-exec(PAGE.text, shown)
 
 plain_site = admin.AdminSite("plain")
 plain_site.register(Device)
 sharded_site = admin.AdminSite("sharded")
-sharded_site.register(Device, shown["ShardedAdmin"])
+sharded_site.register(Device, ShardedModelAdmin)
+sharded_site.register(Customer, ShardedModelAdmin, search_fields=["name"])
+
+(PAGE,) = blocks(ROOT / "docs" / "how-to" / "admin.md", "python")
+# The models of the tests, on a site of their own.
+PAGE_HERE = PAGE.text.replace("orders.models", "tests.shop.models").replace("(Order)", "(Order, site=site)")
+exec(PAGE_HERE, {"__name__": "orders.admin", "site": sharded_site})
 urlpatterns = [path("plain/", plain_site.urls), path("sharded/", sharded_site.urls)]
 
 
@@ -57,7 +59,19 @@ def test_a_plain_admin_can_change_a_row_and_not_list_them(staff, devices):
 
 def test_the_list_asks_every_shard(staff, devices):
     page = staff.get("/sharded/shop/device/")
-    assert sorted(page.context["cl"].result_list.values_list("serial", flat=True)) == ["a", "b", "c", "d", "e", "f"]
+    assert sorted(device.serial for device in page.context["cl"].result_list) == ["a", "b", "c", "d", "e", "f"]
+
+
+def test_the_class_on_the_page(staff):
+    for tenant in range(6):
+        customer = Customer.objects.create(tenant_id=tenant, name=f"of {tenant}")
+        Order.objects.create(tenant_id=tenant, customer=customer).lines.create(product="tea")
+    page = staff.get("/sharded/shop/order/?q=tea")
+    assert sorted(order.customer.name for order in page.context["cl"].result_list) == [f"of {n}" for n in range(6)]
+    order = Order.objects.get(tenant_id=3)
+    page = staff.get(f"/sharded/shop/order/{order.pk}/change/")
+    [inline] = page.context["inline_admin_formsets"]
+    assert [form.instance.product for form in inline.formset.initial_forms] == ["tea"]
 
 
 @contextmanager
@@ -77,7 +91,7 @@ def test_writes_are_logged(staff, devices):
         assert not Device.objects.filter(serial="g").exists()
         return
     staff.post("/sharded/shop/device/add/", {"serial": "g", "model": "new"})
-    staff.post("/sharded/shop/device/a/change/", {"serial": "a", "model": "new"})
+    staff.post("/sharded/shop/device/a/change/", {"model": "new"})
     staff.post("/sharded/shop/device/b/delete/", {"post": "yes"})
     staff.post("/sharded/shop/device/", {"action": "delete_selected", "_selected_action": ["c", "d"], "post": "yes"})
     assert [
