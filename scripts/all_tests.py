@@ -34,6 +34,7 @@ FIRST = [
 ]
 #: What SQLite does by itself is a part of what is covered.
 ON_SQLITE = [
+    "tests/contrib",
     "tests/reference",
     "tests/reference_copies",
     "tests/seam",
@@ -42,6 +43,7 @@ ON_SQLITE = [
         f"tests/test_{name}.py"
         for name in ("attached_querysets", "attaching", "fan_out", "fields", "join_columns", "joining", "keyset")
     ),
+    *(f"tests/test_{name}.py" for name in ("conditions", "mixed_rows", "validation")),
     *(f"tests/test_{name}.py" for name in ("locality", "minting", "models", "raw_sql", "variance")),
 ]
 COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]

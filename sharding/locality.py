@@ -64,6 +64,29 @@ def check_value(value: Any, query: Query, entry: Entry, bucket: int) -> None:
         _check_subquery(subquery, query, entry, frozenset({bucket}))
 
 
+def bucket_of_subqueries(query: Query) -> int | None:
+    """
+    Return the bucket of all sharded rows that a query without a model reads, or None where there is no single one.
+
+    Django asks such a query whether a condition holds for a row: of a unique constraint with a condition, for one.
+
+    Raises:
+        GlobalJoin: it contains rows of a global model as well.
+        CannotMerge: it contains rows of other buckets as well.
+    """
+    for subquery in subqueries_of(query):
+        entry = registry.entry(subquery.model)
+        if entry is None:
+            continue
+        buckets = routing.buckets_of(subquery)
+        if buckets is None or len(buckets) != 1:
+            return None
+        _check_subqueries(query, entry, buckets)
+        (bucket,) = buckets
+        return bucket
+    return None
+
+
 def check_compiled(query: Query, klass_info: Any, entry: Entry | None) -> None:
     """Check the joins of a query at the moment when they are written into its FROM clause, unless routing is off."""
     if len(query.alias_map) > 1 and routing.native_alias() is None:

@@ -56,6 +56,9 @@ class DoorCompiler:
         if connection.gathering is not None:
             return connection.gathering.compiler(self.native)(query, connection, using, elide_empty)
         if entry is None:
+            bucket = locality.bucket_of_subqueries(query) if model is None and self._is_routed(query) else None
+            if bucket is not None:
+                return owned(self.name, query, cluster_map.current().owner(bucket), connection, elide_empty)
             native = self.native if model is None else guarded_class(self.native)
             if self.name in reference_writes.WRITES and reference_writes.go_everywhere(model):
                 native = reference_writes.compiler(self.name, native)
@@ -71,6 +74,9 @@ class DoorCompiler:
         if self.name == INSERT:
             return inserts.compiler(self.native)(query, connection, using, elide_empty)
         return self._routed(query, connection, entry, elide_empty)
+
+    def _is_routed(self, query: Query) -> bool:
+        return hasattr(query, "where") and routing.native_alias() is None
 
     def _routed(self, query: Query, connection: Any, entry: Entry, elide_empty: bool) -> Any:
         buckets = routing.buckets_of(query)

@@ -88,6 +88,11 @@ def test_customers_found(staff: Client, shop: Shop) -> None:
     assert [name for name in names(staff, "?o=-3.1") if name != "Cy"] == ["Bo", "Ada"]
 
 
+def test_order_of_a_global_model_plays_no_part(staff: Client, shop: Shop, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(Region._meta, "ordering", ["-name"])
+    assert [name for name in names(staff, "?o=3.1") if name != "Cy"] == ["Ada", "Bo"]
+
+
 def choices(found, title: str) -> list[str]:
     [spec] = [each for each in found.filter_specs if each.title == title]
     return [str(choice["display"]) for choice in spec.choices(found)]

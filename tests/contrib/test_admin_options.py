@@ -93,6 +93,15 @@ def test_widgets_of_foreign_keys() -> None:
     assert OrderAdmin(Order, site).raw_id_fields == []
 
 
+@pytest.mark.django_db(databases=CLUSTER)
+def test_rows_of_every_shard_to_choose_from(shop: Shop) -> None:
+    class ByRadio(ShardedModelAdmin):
+        radio_fields = {"order": admin.VERTICAL}
+
+    field = ByRadio(Line, site).formfield_for_dbfield(Line._meta.get_field("order"), request)
+    assert {value for value, _ in field.choices} >= {order.pk for order in shop.orders}
+
+
 def fields_of(inline_class, parent, model, **options) -> list[str]:
     inline = type("Inline", (inline_class,), {"model": model} | options)(parent, site)
     request.user = User(is_superuser=True)

@@ -37,12 +37,10 @@ class ShardedChangeList(ChangeList):
 
     def get_ordering_field(self, field_name: Any) -> Any:
         field = paths.foreign_key(self.model, field_name)
-        # The order of the other database's rows is known there alone: theirs is that of the ids.
-        return (
-            field.attname
-            if field is not None and not paths.is_joined(field)
-            else super().get_ordering_field(field_name)
-        )
+        if field is None or paths.is_joined(field):
+            return super().get_ordering_field(field_name)
+        # The order of the other database's rows is known there alone: these come in the order of the ids.
+        return field.attname
 
     def _wanted(self) -> list[str]:
         wanted: Any = self.list_select_related
