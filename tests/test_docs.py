@@ -21,6 +21,8 @@ from django.db.models.sql import Query
 
 import aggregator
 import sharding
+from aggregator.contrib import admin as contrib_admin
+from aggregator.contrib import rest_framework as contrib_rest_framework
 from sharding import errors, ids, routing
 from sharding.management import commands
 from sharding.managers import ShardedQuerySet
@@ -64,6 +66,8 @@ def _public_names() -> Iterator[str]:
     yield from (f"aggregator.{name}" for name in aggregator.__all__)
     for name in PUBLIC_MODULES:
         yield from (f"{name}.{each}" for each in _own_names(importlib.import_module(name)))
+    for contrib in (contrib_admin, contrib_rest_framework):
+        yield from (f"{contrib.__name__}.{name}" for name in contrib.__all__)
     yield "sharding.models.ShardedModel"
     yield from (f"{name}(" for name in vars(ShardedQuerySet) if not name.startswith("_"))
 
