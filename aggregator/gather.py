@@ -127,12 +127,13 @@ class Gathering(Recording):
         sql, _, reads = self._reads()
         yield f"-- {self.plan.reason}"
         prefix = self.connection.ops.explain_query_prefix(self._explained.format, **self._explained.options)
-        statement, params = gathering.fetching(self.connection, reads.tables(sql, self.connection))
+        statements = gathering.fetching(self.connection, reads.tables(sql, self.connection))
         with executor.participating(self.request.door, self._asked()) as connections:
-            answers = executor.run(connections, finishing.fetching(f"{prefix} {statement}", params))
-        for connection, rows in zip(connections, answers, strict=True):
-            yield f"-- {connection.alias}"
-            yield from (" ".join(map(str, row)) for row in rows)
+            tasks = [finishing.fetching(f"{prefix} {statement}", params) for statement, params in statements]
+            answers = [executor.run(connections, task) for task in tasks]
+        for place, alias in enumerate(self._asked()):
+            yield f"-- {alias}"
+            yield from (" ".join(map(str, row)) for answer in answers for row in answer[place])
 
     def _reads(self) -> tuple[str, Any, Reads]:
         with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:

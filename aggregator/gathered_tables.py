@@ -1,8 +1,8 @@
 """
 Which rows of which tables a statement reads: found while Django writes it, so that no FROM clause is missed.
 
-Of each table, what must travel are the rows that one of its readers' own conditions may leave, as far as these name
-that table alone; the statement itself repeats every condition. The columns are those that its text names.
+Of each table, what must travel are the rows that the conditions of one of its readers may leave; the statement itself
+repeats every condition. The columns are those that its text names.
 """
 
 from __future__ import annotations
@@ -14,25 +14,16 @@ from functools import cache
 from typing import Any
 
 from django.apps import apps
-from django.core.exceptions import EmptyResultSet, FullResultSet
 from django.db import DEFAULT_DB_ALIAS, router
-from django.db.models import Aggregate
-from django.db.models.expressions import Col, RawSQL, Subquery, Window
-from django.db.models.functions import Random
+from django.db.models.expressions import RawSQL
 from django.db.models.sql import Query
-from django.db.models.sql.constants import INNER
-from django.db.models.sql.datastructures import BaseTable
-from django.db.models.sql.where import AND, ExtraWhere, WhereNode
+from django.db.models.sql.where import ExtraWhere
 
-from aggregator.planner import own_raw_sql, sources
+from aggregator.gathered_conditions import Sql, condition_of, joined
+from aggregator.planner import own_raw_sql
 from aggregator.refusal import cannot_merge
 from sharding import locality, reference_models, registry
 
-Sql = tuple[str, tuple[Any, ...]]
-
-#: The name of a table in the statement that fetches its rows; no alias of Django's is like it.
-ROW = "gathered"
-NOTHING: Sql = ("0 = 1", ())
 REMEDY = "Do this part in Python, or limit the query to one shard key."
 
 
@@ -69,7 +60,7 @@ class Reads:
             raise cannot_merge(self.query, "select_for_update()", "Lock the rows by a query of their own.")
         for alias, join in query.alias_map.items():
             if query.alias_refcount[alias]:
-                self._readers.setdefault(join.table_name, []).append(_condition(compiler, alias, join))
+                self._readers.setdefault(join.table_name, []).append(condition_of(compiler, alias))
 
     def tables(self, sql: str, connection: Any) -> list[Table]:
         """Return what of the sharded tables has to travel for a statement; reference tables are everywhere."""
@@ -130,65 +121,9 @@ def _recording(native: Any) -> Any:
     return type(f"Recording{native.__name__}", (Recording, native), {})
 
 
-def _condition(compiler: Any, alias: str, join: Any) -> Sql | None:
-    """Return the condition that every needed row of a joined table meets, or None."""
-    if not isinstance(join, BaseTable) and join.join_type != INNER:
-        # A row that does not meet it would be missing, which is another thing than not to be counted.
-        return None
-    found: list[Sql] = []
-    for node in conjuncts(compiler.where):
-        if not reads_only(node, alias):
-            continue
-        try:
-            sql, params = compiler.compile(node.relabeled_clone({alias: ROW}))
-        except EmptyResultSet:
-            return NOTHING
-        except FullResultSet:
-            continue
-        found.append((f"({sql})", tuple(params)))
-    return _joined(found, " AND ") if found else None
-
-
-def conjuncts(where: Any) -> Iterator[Any]:
-    """Yield the conditions that a WHERE clause demands, all of them."""
-    if where is None:
-        return
-    if isinstance(where, WhereNode) and not where.negated and (where.connector == AND or len(where.children) == 1):
-        for child in where.children:
-            yield from conjuncts(child)
-    else:
-        yield where
-
-
-def reads_only(node: Any, alias: str) -> bool:
-    """Return whether a condition depends on nothing else than the row of one table."""
-    columns = list(_leaves(node))
-    return bool(columns) and all(isinstance(each, Col) and each.alias == alias for each in columns)
-
-
-def _leaves(node: Any) -> Iterator[Any]:
-    """Yield the columns in an expression, and what else it may depend on."""
-    if isinstance(node, (Col, Subquery, Query, RawSQL, ExtraWhere, Window, Aggregate, Random)):
-        yield node
-        return
-    rhs = getattr(node, "rhs", None)
-    if isinstance(rhs, (list, tuple)) and any(hasattr(each, "resolve_expression") for each in rhs):
-        yield node
-    if not hasattr(node, "relabeled_clone") and not hasattr(node, "get_source_expressions"):
-        yield node
-    for source in sources(node):
-        if source is not None:
-            yield from _leaves(source)
-
-
 def _any_of(readers: list[Sql | None]) -> Sql | None:
     conditions = [each for each in dict.fromkeys(readers) if each is not None]
-    return _joined(conditions, " OR ") if None not in readers else None
-
-
-def _joined(conditions: list[Sql], connector: str) -> Sql:
-    sql = connector.join(f"({sql})" for sql, _ in conditions)
-    return sql, tuple(param for _, params in conditions for param in params)
+    return joined(conditions, " OR ") if None not in readers else None
 
 
 def _named(label: str, sql: str, connection: Any) -> tuple[Any, ...]:

@@ -16,7 +16,8 @@ from typing import Any
 from django.apps import apps
 
 from aggregator import executor, finishing, variance
-from aggregator.gathered_tables import ROW, Table
+from aggregator.gathered_conditions import ROW, Sql
+from aggregator.gathered_tables import Table
 from aggregator.merge import Row
 from sharding import conf, reference_models, registry
 from sharding.errors import GatherTooLarge
@@ -45,7 +46,7 @@ def on_a_server(home: Any, connections: Sequence[Any], statement: Statement) -> 
     Raises:
         GatherTooLarge: more rows or bytes than SHARDING allows.
     """
-    answers = executor.run(connections, finishing.fetching(*fetching(home, statement.tables)))
+    answers = executor.run(connections, finishing.fetching(*_together(home, statement.tables)))
     rows = [row for answer in answers for row in answer]
     _require_few([(statement.tables[place].name, number, size) for place, number, size, _ in rows], statement)
     arrays = [_array(rows, place) for place in range(len(statement.tables))]
@@ -75,6 +76,13 @@ def in_memory(home: Any, connections: Sequence[Any], statement: Statement) -> li
         memory.close()
 
 
+def fetching(home: Any, tables: Sequence[Table]) -> list[Sql]:
+    """Return the statements by which each database is asked for its rows."""
+    if home.vendor == "sqlite":
+        return [_raw(home, table) for table in tables]
+    return [_together(home, tables)]
+
+
 def _require_few(counted: Sequence[tuple[str, int, int]], statement: Statement) -> None:
     """Check what has to travel: names of tables with the rows and bytes of each."""
     settings = conf.current()
@@ -94,7 +102,7 @@ def _require_few(counted: Sequence[tuple[str, int, int]], statement: Statement) 
         )
 
 
-def _select(home: Any, table: Table, columns: Sequence[str]) -> tuple[str, tuple[Any, ...]]:
+def _select(home: Any, table: Table, columns: Sequence[str]) -> Sql:
     quote = home.ops.quote_name
     condition, params = table.where or ("", ())
     where = f" WHERE {condition}" if condition else ""
@@ -106,8 +114,8 @@ def _select(home: Any, table: Table, columns: Sequence[str]) -> tuple[str, tuple
 # PostgreSQL
 
 
-def fetching(home: Any, tables: Sequence[Table]) -> tuple[str, tuple[Any, ...]]:
-    """Return the statement for every shard: for each table its number, its rows, their bytes, and they as JSON."""
+def _together(home: Any, tables: Sequence[Table]) -> Sql:
+    """Return one statement for all tables: for each table its number, its rows, their bytes, and they as JSON."""
     settings = conf.current()
     # What is too much is only counted.
     fits = f"count(*) <= {settings.gather_rows} AND sum(octet_length(r)) <= {settings.gather_bytes}"
@@ -157,15 +165,19 @@ def _element(home: Any, field: Any) -> str:
 
 def _copy(memory: Any, home: Any, connections: Sequence[Any], table: Table, statement: Statement) -> None:
     quote = home.ops.quote_name
-    # As expressions, the columns have no declared type by which values would be converted.
-    sql, params = _select(home, table, [f"+{quote(ROW)}.{quote(field.column)}" for field in table.fields])
-    answers = executor.run(connections, finishing.fetching(sql, params))
+    answers = executor.run(connections, finishing.fetching(*_raw(home, table)))
     _require_few([(table.name, sum(map(len, answers)), 0)], statement)
     columns = ", ".join(_declared(home, field) for field in table.fields)
     memory.execute(f"CREATE TABLE {quote(table.name)} ({columns})")
     insert = f"INSERT INTO {quote(table.name)} VALUES ({', '.join('?' * len(table.fields))})"
     for rows in answers:
         memory.executemany(insert, rows)
+
+
+def _raw(home: Any, table: Table) -> Sql:
+    quote = home.ops.quote_name
+    # As expressions, the columns have no declared type by which values would be converted.
+    return _select(home, table, [f"+{quote(ROW)}.{quote(field.column)}" for field in table.fields])
 
 
 def _declared(home: Any, field: Any) -> str:

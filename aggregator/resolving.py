@@ -10,7 +10,7 @@ from django.db import transaction
 from django.db.models.sql import Query
 from django.db.models.sql.constants import MULTI
 
-from aggregator.gathered_tables import conjuncts, reads_only
+from aggregator.gathered_conditions import conjuncts, reads_only
 from sharding.backends.hook import FanOutRequest
 
 
@@ -58,7 +58,7 @@ class Resolving:
         query: Any = self.query.clone()
         # Rows that have changed meanwhile must still meet what can be said of them alone.
         base = query.get_initial_alias()
-        kept = [node for node in conjuncts(query.where) if reads_only(node, base)]
+        kept = [node for node in conjuncts(query.where) if reads_only(node, {base})]
         query.clear_where()
         for node in kept:
             query.where.add(node, query.where.connector)

@@ -11,7 +11,7 @@ GATHERED = ("tests/test_gather.py", "tests/test_gathered_rows.py")
 MUTATIONS = [
     Mutation(
         "a condition is pushed below an outer join",
-        "aggregator/gathered_tables.py",
+        "aggregator/gathered_conditions.py",
         "    if not isinstance(join, BaseTable) and join.join_type != INNER:\n",
         "    if False:\n",
         GATHERED,
@@ -19,20 +19,27 @@ MUTATIONS = [
     Mutation(
         "only the rows of a table's first reader travel",
         "aggregator/gathered_tables.py",
-        '    return _joined(conditions, " OR ") if None not in readers else None\n',
+        '    return joined(conditions, " OR ") if None not in readers else None\n',
         "    return conditions[0] if conditions else None\n",
         GATHERED,
     ),
     Mutation(
         "a condition on two tables is taken for one on a single table",
-        "aggregator/gathered_tables.py",
-        "    return bool(columns) and all(isinstance(each, Col) and each.alias == alias for each in columns)\n",
-        "    return any(isinstance(each, Col) and each.alias == alias for each in columns)\n",
+        "aggregator/gathered_conditions.py",
+        "    return bool(columns) and all(isinstance(each, Col) and each.alias in aliases for each in columns)\n",
+        "    return any(isinstance(each, Col) and each.alias in aliases for each in columns)\n",
+        GATHERED,
+    ),
+    Mutation(
+        "rows that lose their companions to an outer join do not travel",
+        "aggregator/gathered_conditions.py",
+        "        elif join.join_type == INNER and join.parent_alias in found and locality.is_inside(join):\n",
+        "        elif locality.is_inside(join):\n",
         GATHERED,
     ),
     Mutation(
         "an OR is taken apart as an AND",
-        "aggregator/gathered_tables.py",
+        "aggregator/gathered_conditions.py",
         "(where.connector == AND or len(where.children) == 1)",
         "True",
         GATHERED,
@@ -75,7 +82,7 @@ MUTATIONS = [
     Mutation(
         "gathered rows are not locked out by what changed meanwhile",
         "aggregator/resolving.py",
-        "        kept = [node for node in conjuncts(query.where) if reads_only(node, base)]\n",
+        "        kept = [node for node in conjuncts(query.where) if reads_only(node, {base})]\n",
         "        kept = []\n",
         GATHERED,
     ),

@@ -58,6 +58,13 @@ def check_joins(query: Query, entry: Entry | None) -> None:
             raise _cannot_join(entry, sharded[join.table_name])
 
 
+def is_inside(join: Any) -> bool:
+    """Return whether a join finds the rows to which it leads on the shard where it begins."""
+    if join.filtered_relation is not None:
+        return False
+    return join.table_name in reference_models.tables() or _co_located(join.join_field)
+
+
 def check_value(value: Any, query: Query, entry: Entry, bucket: int) -> None:
     """Check that an expression given to a new row of ``bucket`` reads rows of that bucket only."""
     for subquery in within(value):
