@@ -222,7 +222,7 @@ def test_explain_tells_what_travels(layout: tuple[str, ...]) -> None:
     lines = ranked(fan_out(Order.objects).filter(status="paid")).values("pk").explain().splitlines()
     assert lines[0] == "-- the rows are gathered in one place because of a window function"
     assert [line for line in lines[1:] if line.startswith("-- ")] == [f"-- {alias}" for alias in layout]
-    assert sum("gathered" in line for line in lines) == len(layout)
+    assert sum("gathered" in line for line in lines[1:]) == len(layout)
 
 
 # Writes
