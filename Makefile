@@ -14,7 +14,7 @@ help: ## Show this list
 test: $(VENV)/installed-test ## Run the tests on PostgreSQL servers of their own, and those of the seam on SQLite, with coverage
 	$(BIN)/python -m scripts.all_tests
 
-test-slow: $(VENV)/installed-test ## Run the tests that take long: programs that are started, killed and measured
+test-slow: $(VENV)/installed-test ## Run the tests that take long: programs that are started, killed and measured, and repetitions
 	$(BIN)/python -m pytest -m slow --durations=10
 
 check: $(VENV)/installed-dev ## Check style, types, layers and documentation

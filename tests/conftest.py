@@ -16,7 +16,7 @@ from django.test import TransactionTestCase
 
 from sharding import cluster_map
 from sharding.errors import MapError
-from tests import leftovers, servers
+from tests import leftovers, manage_server, servers
 
 # What runs in the background of a shell ignores interruptions, and a program inherits that from its test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -46,6 +46,13 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         for item in items:
             item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _manage_server() -> Iterator[None]:
+    """Let the process that runs ``manage.py`` end before what was covered is put together."""
+    yield
+    manage_server.server.stop()
 
 
 @pytest.fixture(scope="session")

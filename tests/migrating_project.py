@@ -21,7 +21,7 @@ import psycopg
 from django.conf import settings
 from psycopg import sql
 
-from tests import servers
+from tests import manage_server, servers
 
 SETTINGS = """
 import json
@@ -80,12 +80,16 @@ class Project:
             "    atomic = globals().get('ATOMIC', True)\n    replaces = globals().get('REPLACES', [])\n",
         )
 
+    @property
+    def environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTHONPATH": str(servers.ROOT), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        environment = {**os.environ, "PYTHONPATH": str(servers.ROOT), "PYTHONDONTWRITEBYTECODE": "1", "COLUMNS": "200"}
+        """Return a process of its own, which runs beside the test."""
         return subprocess.Popen(
             [sys.executable, "-W", "error", "manage.py", *arguments],
             cwd=self.folder,
-            env=environment,
+            env=self.environment,
             text=True,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
@@ -93,9 +97,7 @@ class Project:
 
     def manage(self, *arguments: str) -> tuple[int, str, str]:
         """Run ``manage.py`` and return its exit code, its output and its error output."""
-        process = self.start(*arguments)
-        output, errors = process.communicate(timeout=120)
-        return process.returncode, output, errors
+        return manage_server.server.run(self.folder, arguments, self.environment)
 
     def succeed(self, *arguments: str) -> str:
         code, output, errors = self.manage(*arguments)

@@ -93,7 +93,7 @@ for alias in ("shard_a", "shard_b"):
 """
 
 
-@pytest.fixture(params=["postgresql", "sqlite"])
+@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)])
 def project(request, tmp_path):
     if request.param == "sqlite":
         made = Project(tmp_path, sqlite_databases(tmp_path, *ALIASES))

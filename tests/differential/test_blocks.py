@@ -23,10 +23,13 @@ pytestmark = [pytest.mark.django_db(databases="__all__", transaction=True), pyte
 
 PROGRAMS = 150
 LONG = 5_000
-LAYOUTS = {"default owns too": ("default", "shard_a", "shard_b", "shard_c"), "shards alone": ("shard_a", "shard_b")}
+LAYOUTS = [
+    pytest.param(("default", "shard_a", "shard_b", "shard_c"), id="default owns too"),
+    pytest.param(("shard_a", "shard_b"), id="shards alone", marks=pytest.mark.slow),
+]
 
 
-@pytest.mark.parametrize("owners", LAYOUTS.values(), ids=LAYOUTS)
+@pytest.mark.parametrize("owners", LAYOUTS)
 def test_blocks(owners: tuple[str, ...], request: pytest.FixtureRequest, capsys: pytest.CaptureFixture[str]) -> None:
     long = request.config.getoption("--long")
     tally: Counter[str] = Counter()
