@@ -7,6 +7,7 @@ Ask several shards, and answer as one database would.
     explain(queryset)       which shards, which tier, and why, without asking
     on_each_shard(function) something else on every shard
     KeysetPaginator         pages by stable cursors
+    PartialPaginator        pages by number that say which shards they lack
 """
 
 from __future__ import annotations
@@ -20,12 +21,27 @@ if TYPE_CHECKING:
     from aggregator.joining import join
     from aggregator.opt_in import fan_out
     from aggregator.pagination import KeysetPage, KeysetPaginator
+    from aggregator.partial_results import PartialAggregate, PartialCount, PartialPaginator
 
-__all__ = ["KeysetPage", "KeysetPaginator", "attach", "explain", "fan_out", "join", "on_each_shard"]
+__all__ = [
+    "KeysetPage",
+    "KeysetPaginator",
+    "PartialAggregate",
+    "PartialCount",
+    "PartialPaginator",
+    "attach",
+    "explain",
+    "fan_out",
+    "join",
+    "on_each_shard",
+]
 
 _HOMES = {
     "KeysetPage": "aggregator.pagination",
     "KeysetPaginator": "aggregator.pagination",
+    "PartialAggregate": "aggregator.partial_results",
+    "PartialCount": "aggregator.partial_results",
+    "PartialPaginator": "aggregator.partial_results",
     "attach": "aggregator.attaching",
     "explain": "aggregator.explanation",
     "fan_out": "aggregator.opt_in",

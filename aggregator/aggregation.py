@@ -12,7 +12,7 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet
 from django.db.models.sql.constants import MULTI, SINGLE
 
-from aggregator import compilers, executor, finishing, gather, partials, planner
+from aggregator import bounds, compilers, executor, finishing, gather, partials, planner, policy
 from aggregator.merge import Row
 from aggregator.planner import Plan, Tier
 from sharding.backends.compilers import native_class
@@ -27,7 +27,7 @@ def aggregate_compiler(request: FanOutRequest) -> Any:
         made: Any = type(native)
         checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
         checked.request = request
-        return checked
+        return bounds.bounded(request, checked)
     connection = gather.home_of(request)
     native_type: Any = native_class(connection, compilers.AGGREGATE)
     return _aggregating(native_type)(request, connection)
@@ -89,7 +89,8 @@ class Aggregating:
 
     def _row(self) -> Row:
         inner = inner_compiler(self.request)
-        with executor.participating(self.request.door, self.request.aliases) as connections:
+        asked = policy.of(self.request.query)
+        with executor.participating(self.request.door, self.request.aliases, asked) as connections:
             inner.order_matters = False
             # As Django does for a subquery; what is prepared now is what is sent.
             inner.pre_sql_setup(with_col_aliases=True)

@@ -8,13 +8,17 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
+from typing import Any, TypeVar
 
 from django.db.models.sql import Query
 
+from aggregator import executor
 from aggregator.refusal import cannot_merge
 from sharding.errors import ShardsDisagree
+
+T = TypeVar("T")
 
 #: The names by which PostgreSQL, its builtin provider and glibc call the order of code points.
 CODE_POINTS = frozenset(
@@ -34,12 +38,14 @@ VERSIONED = 150000
 
 def sort_by_code_points(connections: Sequence[Any], collation: str | None) -> bool:
     """Return whether every database sorts text in a collation (None: its own) by code points."""
-    return all(_is_code_points(connection, collation or default_of(connection)) for connection in connections)
+    return all(_told(connections, lambda connection: _is_code_points(connection, collation or default_of(connection))))
 
 
 def are_deterministic(connections: Sequence[Any], collation: str | None) -> bool:
     """Return whether text in a collation is equal only when it is the same: a database's own always is so."""
-    return collation is None or all(_is_deterministic(connection, collation) for connection in connections)
+    if collation is None:
+        return True
+    return all(_told(connections, lambda connection: _is_deterministic(connection, collation)))
 
 
 def require_same(query: Query, connections: Sequence[Any], collation: str | None = None) -> None:
@@ -51,7 +57,7 @@ def require_same(query: Query, connections: Sequence[Any], collation: str | None
     """
     if len(connections) < 2:
         return
-    found = {_compares_by(connection, collation) for connection in connections}
+    found = set(_told(connections, lambda connection: _compares_by(connection, collation)))
     if len(found) > 1:
         # Whoever mends it need not start this process again.
         _compared.clear()
@@ -146,6 +152,17 @@ def _is_deterministic(connection: Any, collation: str) -> bool:
     return _deterministic[place]
 
 
+class _Missing(Exception):
+    """A database did not answer, and the answer that it is asked for can do without it."""
+
+
+def _told(connections: Sequence[Any], tell: Callable[[Any], T]) -> Iterator[T]:
+    """Yield what is told of each database, without those of shards that are missing."""
+    for connection in executor.asking_now().present(connections):
+        with suppress(_Missing):
+            yield tell(connection)
+
+
 def _ask(connection: Any, sql: str, *params: Any) -> Any:
     """
     Return the one value that a statement gives.
@@ -153,7 +170,14 @@ def _ask(connection: Any, sql: str, *params: Any) -> Any:
     The driver's cursor is used, so that a query sends the same statements as far as its caller can see, whether it is
     the first one of the process or not.
     """
-    connection.cursor().close()
-    with connection.wrap_database_errors, connection.connection.cursor() as cursor:
-        cursor.execute(sql, params or None)
-        return cursor.fetchone()[0]
+
+    def ask() -> Any:
+        connection.cursor().close()
+        with connection.wrap_database_errors, connection.connection.cursor() as cursor:
+            cursor.execute(sql, params or None)
+            return cursor.fetchone()
+
+    row = executor.step(executor.asking_now(), connection, ask)
+    if row is None:
+        raise _Missing
+    return row[0]

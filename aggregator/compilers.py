@@ -16,7 +16,7 @@ from django.db.models.expressions import OrderBy
 from django.db.models.sql.compiler import PositionRef
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
-from aggregator import executor, finishing, gather, merge, ordering, partials, streaming
+from aggregator import bounds, executor, finishing, gather, merge, ordering, partials, policy, streaming
 from aggregator.merge import Row
 from aggregator.planner import Tier
 from aggregator.planning import Planning
@@ -34,17 +34,20 @@ ROWS_OF_GET = 21
 
 def compiler_for(request: FanOutRequest) -> Any:
     """Return the compiler that answers a request of the door. This function is the hook."""
-    if request.refused is not None and request.name in (SELECT, AGGREGATE):
+    request = bounds.reachable(request)
+    if request.name not in {SELECT, AGGREGATE}:
+        from aggregator.writes import write_compiler
+
+        return write_compiler(request)
+    if request.refused is not None:
         return gather.compiler(request, request.refused)
+    if not request.merged:
+        return bounds.bounded(request, request.native())
     if request.name == SELECT:
         return select_compiler(request)
-    if request.name == AGGREGATE:
-        from aggregator.aggregation import aggregate_compiler
+    from aggregator.aggregation import aggregate_compiler
 
-        return aggregate_compiler(request)
-    from aggregator.writes import write_compiler
-
-    return write_compiler(request)
+    return aggregate_compiler(request)
 
 
 def select_compiler(request: FanOutRequest) -> Any:
@@ -53,7 +56,7 @@ def select_compiler(request: FanOutRequest) -> Any:
         made: Any = type(native)
         checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
         checked.request = request
-        return checked
+        return bounds.bounded(request, checked)
     connection = gather.home_of(request)
     native_type: Any = native_class(connection, SELECT)
     return _merging(native_type)(request, connection)
@@ -225,7 +228,7 @@ class Merging(Planning):
             EmptyResultSet: the statement can match no row.
         """
         door, aliases = self.request.door, self.request.aliases
-        with executor.participating(door, aliases) as connections:
+        with executor.participating(door, aliases, policy.of(self.request.query)) as connections:
             refcounts = self.query.alias_refcount.copy()
             try:
                 self.pre_sql_setup()

@@ -4,14 +4,14 @@ Something else than a query on every shard: raw SQL over sharded tables, statist
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
 from typing import Any, TypeVar
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from aggregator import executor
-from sharding import cluster_map, conf
-from sharding.errors import UnknownShard
+from aggregator import executor, policy
+from sharding import cluster_map
 
 T = TypeVar("T")
 
@@ -33,13 +33,9 @@ def on_each_shard(
         UnknownShard: an alias is no shard of this cluster.
         ShardsUnavailable: a shard does not answer.
     """
-    aliases = cluster_map.current().aliases if shards is None else tuple(shards)
-    known = {DEFAULT_DB_ALIAS, *conf.current().shards}
-    for alias in aliases:
-        if alias not in known:
-            raise UnknownShard(
-                f"{alias!r} is no shard of this cluster. Its shards are {', '.join(sorted(known))}.", alias=alias
-            )
-    with executor.participating(connections[DEFAULT_DB_ALIAS], aliases) as owners:
+    aliases = cluster_map.current().aliases if shards is None else policy.known(shards)
+    # A function may do what takes long, or what no transaction allows.
+    patient = policy.Policy(timeout=math.inf)
+    with executor.participating(connections[DEFAULT_DB_ALIAS], aliases, patient) as owners:
         results = executor.run(owners, function, parallel=parallel)
     return dict(zip(aliases, results, strict=True))

@@ -12,16 +12,18 @@ import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
-from contextvars import copy_context
+from contextvars import ContextVar, copy_context
 from typing import Any, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from sharding import cluster_map, conf
+from aggregator.asking import Asking, close_if_lost, unavailable
+from aggregator.policy import WHOLE, Policy
+from sharding import cluster_map
 from sharding.backends.compilers import sending
 from sharding.backends.database_errors import original
-from sharding.backends.failures import is_connection_failure
-from sharding.errors import ShardsUnavailable
+
+__all__ = ["asking_now", "participating", "run", "step", "unavailable"]
 
 T = TypeVar("T")
 Task = Callable[[Any], T]
@@ -30,84 +32,122 @@ Task = Callable[[Any], T]
 POOL_SIZE = 64
 
 _pool: ThreadPoolExecutor | None = None
+_asking: ContextVar[Asking | None] = ContextVar("asking", default=None)
 
 
 @contextmanager
-def participating(door: Any, aliases: Sequence[str]) -> Iterator[list[Any]]:
+def participating(
+    door: Any, aliases: Sequence[str], policy: Policy = WHOLE, *, anywhere: bool = True
+) -> Iterator[list[Any]]:
     """
     Yield the caller's connections to the shards; inside, statements over sharded tables may be sent to them.
 
+    What is run inside keeps to the policy: all of it together has one deadline, and where shards may be missing, those
+    that turn out to be are taken from the list. Unless the question can be finished ``anywhere``, what a single one is
+    asked for is asked of no other.
+
     Raises:
-        ShardsUnavailable: the caller's atomic block is open, and a shard cannot join it.
+        ShardsUnavailable: a shard cannot join the caller's atomic block, or be asked who it is.
     """
     # What is known of the cluster is read in the caller's thread, whose connections are used.
     cluster_map.current()
+    asking = Asking(policy, [cluster_map.connection_of(alias) for alias in aliases], anywhere=anywhere)
+    outer = _asking.get()
+    if outer is not None and outer.policy == policy:
+        # The inner query of an aggregate: a part of the same question.
+        asking.deadline = outer.deadline
     with ExitStack() as stack:
-        connections = [cluster_map.connection_of(alias) for alias in aliases]
         failures: dict[str, Exception] = {}
-        for connection in connections:
-            try:
-                stack.enter_context(sending(connection))
-            except (OperationalError, InterfaceError) as error:
-                failures[connection.alias] = error
-        _raise_unavailable(failures)
-        yield connections
+        with asking.watching(asking.connections):
+            for connection in asking.connections:
+                try:
+                    stack.enter_context(sending(connection))
+                except (OperationalError, InterfaceError) as error:
+                    failures[connection.alias] = original(error)
+                    if door.in_atomic_block:
+                        # The block is lost, and with it the others' part in it.
+                        break
+        asking.lose(failures, set(failures) if asking.is_late() else set())
+        token = _asking.set(asking)
+        try:
+            yield asking.connections
+        finally:
+            _asking.reset(token)
+
+
+def asking_now() -> Asking:
+    """Return the question that is being asked, or one that waits for everybody."""
+    return _asking.get() or Asking(WHOLE)
 
 
 def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> list[T]:
     """
-    Return what ``task`` returns for each connection, in their order.
+    Return what ``task`` returns for each connection, in their order; without those of shards that may be missing, and
+    are. A single connection that is missing stands for any of the shards: another is asked.
 
     One connection, and SQLite's, are used in the caller's thread.
 
     Raises:
         ShardsUnavailable: a shard cannot be reached.
+        FanOutTimeout: a shard did not answer before the deadline.
         DatabaseError: a statement failed, with the shard's alias in a note; the first one's by the order given.
     """
-    _connect(connections)
-    lanes = min(len(connections), conf.current().max_parallel) if parallel else 1
-    if lanes > 1 and all(connection.vendor != "sqlite" for connection in connections):
-        outcomes = _run_in_parallel(connections, task, lanes)
-    else:
-        outcomes = [_attempt(task, connection) for connection in connections]
-    return [_value(outcome) for outcome in _without_failures(connections, outcomes)]
+    asking = asking_now()
+    while True:
+        values: list[T] = _run_once(asking, asking.present(connections), task, parallel)
+        if values or not connections:
+            return values
 
 
-def unavailable(failures: dict[str, Exception]) -> ShardsUnavailable:
-    """Return the error that names the shards which did not answer; failures are {alias: exception}."""
-    failures = {alias: original(error) for alias, error in failures.items()}
-    names = ", ".join(f"{alias} ({type(error).__name__})" for alias, error in failures.items())
-    return ShardsUnavailable(
-        f"These shards did not answer: {names}. A part of an answer is no answer, so there is none. "
-        f"Repeat the query when they are up; .failures has their errors.",
-        failures=failures,
-    )
+def step(asking: Asking, connection: Any, task: Callable[[], T]) -> T | None:
+    """
+    Return what ``task`` returns, which is the next thing that a question wants of one shard; None if that shard fails,
+    and may be missing. Raises what run() raises.
+    """
+    with asking.watching([connection]) as cut:
+        outcome = _attempt(lambda connection: task(), connection, asking)
+    answers: list[T] = _answers(asking, [connection], [outcome], cut)
+    return answers[0] if answers else None
+
+
+def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], parallel: bool) -> list[T]:
+    with asking.watching(connections) as cut:
+        _connect(connections, asking)
+        connections = asking.present(connections)
+        lanes = min(len(connections), asking.policy.lanes) if parallel else 1
+        if lanes > 1 and all(connection.vendor != "sqlite" for connection in connections):
+            outcomes = _run_in_parallel(connections, task, lanes, asking)
+        else:
+            outcomes = [_attempt(task, connection, asking) for connection in connections]
+    return _answers(asking, connections, outcomes, cut)
 
 
 class _Outcome:
     """What a task returned, or the error that it raised."""
 
-    __slots__ = ("error", "value")
+    __slots__ = ("error", "late", "value")
 
-    def __init__(self, value: Any = None, error: Exception | None = None) -> None:
+    def __init__(self, value: Any = None, error: Exception | None = None, *, late: bool = False) -> None:
         self.value = value
         self.error = error
+        self.late = late
 
 
-def _attempt(task: Task[Any], connection: Any) -> _Outcome:
+def _attempt(task: Task[Any], connection: Any, asking: Asking) -> _Outcome:
     try:
-        return _Outcome(task(connection))
+        with asking.limiting(connection):
+            return _Outcome(task(connection))
     except Exception as error:
-        return _Outcome(error=error)
+        return _Outcome(error=original(error), late=asking.is_late())
 
 
-def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int) -> list[_Outcome]:
+def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, asking: Asking) -> list[_Outcome]:
     """Deal the connections to ``lanes`` threads, of which the caller's own is one."""
     outcomes: list[_Outcome] = [_Outcome()] * len(connections)
 
     def work(lane: int) -> None:
         for turn in range(lane, len(connections), lanes):
-            outcomes[turn] = _attempt(task, connections[turn])
+            outcomes[turn] = _attempt(task, connections[turn], asking)
 
     for connection in connections:
         connection.inc_thread_sharing()
@@ -116,9 +156,14 @@ def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int) ->
         futures = [_threads().submit(copy_context().run, work, lane) for lane in range(1, lanes)]
         try:
             work(0)
+            for lane, future in enumerate(futures, start=1):
+                # What no thread has had time for, since other fan-outs keep them busy.
+                if future.cancel():
+                    work(lane)
         finally:
             for future in futures:
-                future.exception()
+                if not future.cancelled():
+                    future.exception()
     finally:
         for connection in connections:
             connection.dec_thread_sharing()
@@ -141,38 +186,47 @@ def _forget_threads() -> None:
 os.register_at_fork(after_in_child=_forget_threads)
 
 
-def _connect(connections: Sequence[Any]) -> None:
+def _connect(connections: Sequence[Any], asking: Asking) -> None:
     """Open what is not open yet in the caller's thread, where Django's rules for connections hold."""
     failures: dict[str, Exception] = {}
     for connection in connections:
-        if connection.connection is None or getattr(connection, "pending", False):
+        pending = getattr(connection, "pending", False)
+        if pending or (connection.connection is None and not _opens_in_its_lane(connection, asking)):
             try:
                 # A cursor also begins the transaction that the door puts off.
                 connection.cursor().close()
             except (OperationalError, InterfaceError) as error:
-                failures[connection.alias] = error
-    _raise_unavailable(failures)
+                failures[connection.alias] = original(error)
+    asking.lose(failures, set(failures) if asking.is_late() else set())
 
 
-def _without_failures(connections: Sequence[Any], outcomes: Sequence[_Outcome]) -> Sequence[_Outcome]:
-    failures = {
-        connection.alias: outcome.error
-        for connection, outcome in zip(connections, outcomes, strict=True)
-        if outcome.error is not None and is_connection_failure(outcome.error)
-    }
-    _raise_unavailable(failures)
+def _opens_in_its_lane(connection: Any, asking: Asking) -> bool:
+    """Return whether a connection is opened beside the others, since one alone could use up all the time there is."""
+    if asking.deadline is None or connection.vendor != "postgresql" or connection.in_atomic_block:
+        return False
+    connection.settle_name()
+    return True
+
+
+def _answers(asking: Asking, connections: Sequence[Any], outcomes: Sequence[_Outcome], cut: set[str]) -> list[Any]:
+    failures: dict[str, Exception] = {}
+    late: set[str] = set()
+    answers = []
+    wrong: Exception | None = None
     for connection, outcome in zip(connections, outcomes, strict=True):
-        if isinstance(outcome.error, DatabaseError):
-            outcome.error.add_note(f"on shard {connection.alias!r}")
-    return outcomes
-
-
-def _value(outcome: _Outcome) -> Any:
-    if outcome.error is not None:
-        raise outcome.error
-    return outcome.value
-
-
-def _raise_unavailable(failures: dict[str, Exception]) -> None:
-    if failures:
-        raise unavailable(failures) from next(iter(failures.values()))
+        alias, error = connection.alias, outcome.error
+        outcome.late = outcome.late or alias in cut
+        if error is None:
+            answers.append(outcome.value)
+        elif asking.is_shards_fault(error, late=outcome.late):
+            close_if_lost(connection)
+            failures[alias] = error
+            late |= {alias} if outcome.late else set()
+        else:
+            if isinstance(error, DatabaseError):
+                error.add_note(f"on shard {alias!r}")
+            wrong = wrong or error
+    if wrong is not None and (asking.missing is not None or not failures):
+        raise wrong
+    asking.lose(failures, late)
+    return answers

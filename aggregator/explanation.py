@@ -14,7 +14,7 @@ from django.db.models import QuerySet
 from aggregator import compilers
 from aggregator.planner import Tier
 from sharding import cluster_map, locality, registry, routing, scopes
-from sharding.backends import lookup_reads
+from sharding.backends import hook, lookup_reads
 from sharding.backends.compilers import unbounded
 from sharding.backends.hook import FanOutRequest
 from sharding.errors import ShardingError
@@ -62,6 +62,7 @@ def explain(queryset: QuerySet[Any, Any]) -> Explanation:
                 raise unbounded(entry, None if match is None else match.lookup.name)
             buckets, single = lookup_reads.buckets(match, connections[DEFAULT_DB_ALIAS]), match.single
         shards = cluster_map.current().owners_of(buckets) if buckets is not None else cluster_map.current().aliases
+        shards = hook.restricted(query, shards)
         if buckets is not None and (not buckets or (single and len(buckets) == 1)):
             return Explanation(Tier.ONE_SHARD, _reason(buckets), shards, buckets)
         plan = _planned(query, shards, buckets)

@@ -12,12 +12,13 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
-from aggregator import collations, executor, finishing, gathering
+from aggregator import collations, executor, finishing, gathering, policy
 from aggregator.gathered_tables import Reads, Recording, recorded
 from aggregator.gathering import Statement
 from aggregator.merge import Row
 from aggregator.planner import Plan, Tier
 from sharding import cluster_map
+from sharding.backends import hook
 from sharding.backends.compilers import asks_every_shard, native_class
 from sharding.backends.hook import FanOutRequest
 from sharding.errors import ShardsDisagree
@@ -107,7 +108,9 @@ class Gathering(Recording):
         sql, params, reads = self._reads()
         door, asked = self.request.door, self._asked()
         home = door if reads.needs_control() else self.connection
-        with executor.participating(door, list(dict.fromkeys([*asked, home.alias]))):
+        involved = list(dict.fromkeys([*asked, home.alias]))
+        # What needs the control database can be finished nowhere else.
+        with executor.participating(door, involved, policy.of(self.query), anywhere=home is not door):
             connections = [cluster_map.connection_of(alias) for alias in asked]
             fields = [field for table in reads.tables(sql, home) for field in table.fields]
             compared = list({each.alias: each for each in (*connections, home)}.values())
@@ -142,7 +145,9 @@ class Gathering(Recording):
         return sql, params, reads
 
     def _asked(self) -> tuple[str, ...]:
-        return cluster_map.current().aliases if self._everywhere else self.request.aliases
+        if not self._everywhere:
+            return self.request.aliases
+        return hook.restricted(self.query, cluster_map.current().aliases)
 
     @property
     def _everywhere(self) -> bool:

@@ -7,7 +7,8 @@ first one does.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Generic, TypeVar
 
@@ -31,6 +32,8 @@ class KeysetPage(Generic[M]):
     items: list[M]
     next_cursor: str | None
     previous_cursor: str | None
+    #: {alias: why the rows of this shard are not among them}; only fan_out(on_error="partial") lets a shard be missing.
+    missing: Mapping[str, Exception] = dataclasses.field(default_factory=dict)
 
     def __iter__(self) -> Iterator[M]:
         return iter(self.items)
@@ -94,7 +97,8 @@ class KeysetPaginator(Generic[M]):
             queryset = queryset.filter(self._beyond(values, back=back))
         terms = [f"{'-' * (key.descending != back)}{key.name}" for key in self._keys]
         # One row more tells whether there is another page.
-        rows = list(queryset.order_by(*terms)[: self.per_page + 1])
+        found = queryset.order_by(*terms)[: self.per_page + 1]
+        rows = list(found)
         more = len(rows) > self.per_page
         items = rows[: self.per_page]
         if back:
@@ -104,6 +108,7 @@ class KeysetPaginator(Generic[M]):
             items,
             self._write(FORWARD, items[-1]) if has_next and items else None,
             self._write(BACK, items[0]) if has_previous and items else None,
+            getattr(found, "missing", {}),
         )
 
     def _beyond(self, values: list[Any], *, back: bool) -> Q:

@@ -19,6 +19,8 @@ class Stream:
         self.alias = connection.alias
         self._cursor = connection.chunked_cursor()
         self._size = size
+        self._connection = connection
+        self._asking = executor.asking_now()
         self._first: list[Row] = []
 
     def start(self, sql: str, params: Any) -> None:
@@ -32,7 +34,12 @@ class Stream:
         chunk = self._first
         while chunk:
             yield chunk
-            chunk = self._cursor.fetchmany(self._size) if len(chunk) == self._size else []
+            chunk = self._next() if len(chunk) == self._size else []
+
+    def _next(self) -> list[Row]:
+        # None: the shard failed, and the answer goes on without the rest of its rows.
+        asking = self._asking.again()
+        return executor.step(asking, self._connection, lambda: self._cursor.fetchmany(self._size)) or []
 
     def close(self) -> None:
         self._cursor.close()
@@ -47,12 +54,14 @@ def open_streams(connections: Sequence[Any], sql: str, params: Any, size: int) -
         stream.start(sql, params)
         return stream
 
+    started: list[Stream] = []
     try:
-        return executor.run(connections, start)
-    except BaseException:
+        started = executor.run(connections, start)
+        return started
+    finally:
         for stream in made.values():
-            stream.close()
-        raise
+            if stream not in started:
+                stream.close()
 
 
 def regrouped(rows: Iterator[Row], size: int) -> Iterator[list[Row]]:

@@ -7,11 +7,13 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from django.db import transaction
+from django.db import InterfaceError, OperationalError, transaction
 
-from aggregator import executor
+from aggregator import executor, policy
+from aggregator.asking import Asking
 from aggregator.resolving import Resolving
-from sharding.backends.failures import is_connection_failure
+from sharding import cluster_map
+from sharding.backends.database_errors import original
 from sharding.backends.hook import FanOutRequest
 from sharding.backends.settlement import Settlement
 
@@ -20,7 +22,8 @@ def write_compiler(request: FanOutRequest) -> Any:
     """Return what executes a write on every shard of a request; on one shard, Django's own compiler."""
     if request.refused is not None:
         return Resolving(request)
-    return request.native() if len(request.aliases) == 1 else Writing(request)
+    is_alone = len(request.aliases) == 1 and policy.of(request.query).is_plain
+    return request.native() if is_alone else Writing(request)
 
 
 class Writing:
@@ -57,15 +60,23 @@ class Writing:
         # Where no two-phase commit is to be had, a write by itself may still commit in turn.
         with door.committing_one_by_one(), transaction.atomic(using=door.alias, savepoint=False):
             self._settlement = Settlement(door.alias)
-            counts = [self._attempt(write, alias) for alias in self.request.aliases]
+            asking = Asking(policy.of(self.query))
+            counts = [self._attempt(write, alias, asking) for alias in self.request.aliases]
             self._settlement.settle()
             return counts
 
-    def _attempt(self, write: Callable[[str], Any], alias: str) -> Any:
+    def _attempt(self, write: Callable[[str], Any], alias: str, asking: Asking) -> Any:
+        connection = cluster_map.connection_of(alias)
+        if asking.deadline is not None:
+            # The limit is one of the shard's transaction, which must have begun.
+            self._enlist(connection, asking)
+        return executor.step(asking, connection, lambda: write(alias))
+
+    def _enlist(self, connection: Any, asking: Asking) -> None:
+        alias = connection.alias
         try:
-            return write(alias)
-        except Exception as error:
-            if is_connection_failure(error):
-                raise executor.unavailable({alias: error}) from error
-            error.add_note(f"on shard {alias!r}")
-            raise
+            with asking.watching([connection]):
+                self.request.door.enlist(alias)
+                connection.cursor().close()
+        except (OperationalError, InterfaceError) as error:
+            asking.lose({alias: original(error)}, {alias} if asking.is_late() else set())

@@ -38,11 +38,12 @@ IDS: Final = {
     "WITHOUT_TWO_PHASE_COMMIT": "sharding.E043",
     "GATHER_ROWS": "sharding.E044",
     "GATHER_BYTES": "sharding.E045",
+    "FAN_OUT_TIMEOUT": "sharding.E046",
 }
 
 
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E045)."""
+    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E046)."""
     return [Error(message, hint=hint, id=IDS[setting]) for setting, message, hint in conf.problems()]
 
 

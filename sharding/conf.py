@@ -25,8 +25,8 @@ SHARD_PREFIX: Final = "shard_"
 REPLICA_INFIX: Final = "_replica_"
 MODES: Final = ("enforce", "observe")
 WITHOUT_TWO_PHASE_COMMIT: Final = ("raise", "sequential")
-#: PostgreSQL's largest lock_timeout, in whole seconds.
-MAX_LOCK_TIMEOUT: Final = 2147483
+#: PostgreSQL's largest lock_timeout and statement_timeout, in whole seconds.
+MAX_TIMEOUT: Final = 2147483
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +47,7 @@ class Settings:
     mode: str = "enforce"
     scope_from_request: str | None = None  # dotted path of a function: request -> shard key or None
     max_parallel: int = 8  # threads of one fan-out
+    fan_out_timeout: float | None = None  # seconds that one fan-out may take
     without_two_phase_commit: str = "raise"  # what a block over several databases does where one cannot prepare
     recover_after: float = 10.0  # seconds after which an undecided transaction over several databases is given up
     recover_in_process: bool = True  # whether processes of the application finish what crashed ones have left
@@ -80,9 +81,13 @@ def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
 
 
-def _is_lock_timeout(value: Any) -> bool:
+def _is_timeout(value: Any) -> bool:
     # PostgreSQL counts in milliseconds, of which 0 means no limit.
-    return value is None or (_is_positive(value) and 0.001 <= value <= MAX_LOCK_TIMEOUT)
+    return value is None or (_is_positive(value) and 0.001 <= value <= MAX_TIMEOUT)
+
+
+def _seconds(value: Any) -> float | None:
+    return None if value is None else float(value)
 
 
 def _are_aliases(value: Any) -> bool:
@@ -163,6 +168,12 @@ RULES: Final[dict[str, Rule]] = {
         _is_count,
         "Leave it out for 8. With 1, shards are asked one after the other.",
     ),
+    "FAN_OUT_TIMEOUT": Rule(
+        f"a number of seconds from 0.001 to {MAX_TIMEOUT}, or None",
+        _is_timeout,
+        "Leave it out for None, with which a fan-out takes as long as its slowest shard.",
+        _seconds,
+    ),
     "WITHOUT_TWO_PHASE_COMMIT": Rule(
         _one_of(WITHOUT_TWO_PHASE_COMMIT),
         lambda value: type(value) is str and value in WITHOUT_TWO_PHASE_COMMIT,
@@ -180,10 +191,10 @@ RULES: Final[dict[str, Rule]] = {
         "Leave it out for True. With False, `manage.py shards recover --watch` must run somewhere.",
     ),
     "LOCK_TIMEOUT": Rule(
-        f"a number of seconds from 0.001 to {MAX_LOCK_TIMEOUT}, or None",
-        _is_lock_timeout,
+        f"a number of seconds from 0.001 to {MAX_TIMEOUT}, or None",
+        _is_timeout,
         "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
-        lambda value: None if value is None else float(value),
+        _seconds,
     ),
     "GATHER_ROWS": Rule(
         "a positive integer",

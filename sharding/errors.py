@@ -33,7 +33,9 @@ ShardingError                       everything below; never raised itself
 ├── CommitInDoubt                   .transaction                nobody knows yet whether the block is committed
 ├── InvalidCursor                   .cursor                     also a ValueError
 ├── MigrationFailed                 .failures
-└── ShardsUnavailable               .failures                   {alias: exception}
+├── ShardsUnavailable               .failures                   {alias: exception}
+│   └── FanOutTimeout               .timeout
+└── PartialRefused                  .model                      a part of an answer where only a whole one is sound
 """
 
 from __future__ import annotations
@@ -259,7 +261,19 @@ class MigrationFailed(ShardingError):
     failures: Mapping[str, BaseException]
 
 
+class PartialRefused(ShardingError):
+    """A fan-out with on_error="partial" where a part of the answer would do harm, or could not be told apart."""
+
+    model: str
+
+
 class ShardsUnavailable(ShardingError):
     """Some shards did not answer."""
 
     failures: Mapping[str, BaseException]
+
+
+class FanOutTimeout(ShardsUnavailable):
+    """Some shards did not answer before the deadline of the fan-out."""
+
+    timeout: float

@@ -75,6 +75,12 @@ def running() -> Iterator[int]:
                 _cluster().down()
 
 
+def process_of(alias: str) -> int:
+    """Return the id of the process that is the server of a shard: the one that takes connections."""
+    lock = _cluster().folder / alias / "data" / "postmaster.pid"
+    return int(lock.read_text().splitlines()[0])
+
+
 def _aliases() -> tuple[str, ...]:
     return ("default", *SHARDS, "reference", "plain")
 

@@ -16,7 +16,8 @@ from sharding.conf import Problem, Settings
 
 ALIASES = ["default", "shard_b", "shard_a", "shard_a_replica_1", "blog_db"]
 KEYS = "SHARDS, BUCKETS, HASH, PLACEMENT, WEIGHTS, PINS, MAP_TTL, MODE, SCOPE_FROM_REQUEST, MAX_PARALLEL, "
-KEYS += "WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT, GATHER_ROWS, GATHER_BYTES"
+KEYS += "FAN_OUT_TIMEOUT, WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT, "
+KEYS += "GATHER_ROWS, GATHER_BYTES"
 OWNERS = "The shards are shard_a, shard_b; default may own buckets too."
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -55,6 +56,7 @@ def test_every_setting_is_read():
         "MODE": "observe",
         "SCOPE_FROM_REQUEST": "shop.tenants.tenant_of",
         "MAX_PARALLEL": 1,
+        "FAN_OUT_TIMEOUT": 3,
         "WITHOUT_TWO_PHASE_COMMIT": "sequential",
         "RECOVER_AFTER": 1,
         "RECOVER_IN_PROCESS": False,
@@ -137,6 +139,11 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
         "Leave it out for 8. With 1, shards are asked one after the other.",
         [0, -1, 2.0, "8", None, True],
     ),
+    "FAN_OUT_TIMEOUT": (
+        "a number of seconds from 0.001 to 2147483, or None",
+        "Leave it out for None, with which a fan-out takes as long as its slowest shard.",
+        [0, 0.0004, -1, "10", True, float("inf"), float("nan"), 2147484],
+    ),
     "WITHOUT_TWO_PHASE_COMMIT": (
         "one of 'raise', 'sequential'",
         "Leave it out for 'raise'; 'sequential' commits one database after the other.",
@@ -213,6 +220,8 @@ def test_refused_value(given, problem):
         {"PLACEMENT": "modulo", "WEIGHTS": {"shard_a": 1}},
         {"MAP_TTL": 0.001},
         {"SCOPE_FROM_REQUEST": None},
+        {"FAN_OUT_TIMEOUT": None},
+        {"FAN_OUT_TIMEOUT": 0.5},
         {"LOCK_TIMEOUT": None},
         {"LOCK_TIMEOUT": 0.001},
         {"LOCK_TIMEOUT": 2147483},

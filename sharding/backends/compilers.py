@@ -86,7 +86,7 @@ class DoorCompiler:
         except (CannotMerge, GlobalJoin) as refusal:
             if not every or query.is_empty():
                 raise
-            aliases = cluster_map.current().aliases
+            aliases = hook.restricted(query, cluster_map.current().aliases)
             return hook.fan_out(
                 FanOutRequest(self.name, query, connection, aliases, None, elide_empty, refused=refusal)
             )
@@ -132,7 +132,11 @@ class DoorCompiler:
             query = updates.checked(query, entry, buckets)
         if single and buckets is not None and len(buckets) == 1:
             (bucket,) = buckets
-            return owned(self.name, query, cluster_map.current().owner(bucket), connection, elide_empty)
+            owner = cluster_map.current().owner(bucket)
+            if asks_every_shard(query):
+                aliases = hook.restricted(query, (owner,))
+                return hook.on_one_shard(FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty))
+            return owned(self.name, query, owner, connection, elide_empty)
         owners = cluster_map.current()
         probe = False
         if buckets is None:
@@ -145,6 +149,7 @@ class DoorCompiler:
             aliases = owners.aliases
         else:
             aliases = owners.owners_of(buckets)
+        aliases = hook.restricted(query, aliases)
         return hook.fan_out(FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty, probe))
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from django.db.models.sql import Query
@@ -43,6 +43,8 @@ class FanOutRequest:
     probe: bool = False
     #: Why a shard cannot answer by itself, if its part of a fan-out reads rows that may be elsewhere.
     refused: ShardingError | None = None
+    #: False where one shard has all the rows, whatever the map says, so that nothing has to be merged.
+    merged: bool = True
 
     def native(self, alias: str | None = None, query: Query | None = None) -> Any:
         """Return Django's own compiler on one of the shards, the first by default; it enlists itself."""
@@ -59,6 +61,23 @@ def install(function: FanOut | None) -> None:
     """Install what makes compilers for statements over several buckets; None takes it away."""
     global _installed
     _installed = function
+
+
+def restricted(query: Query, aliases: tuple[str, ...]) -> tuple[str, ...]:
+    """
+    Return those of the owners of a query's rows that its fan_out(shards=…) names; where it names none of them, another
+    shard, on which no such row is stored.
+    """
+    inner = getattr(query, "inner_query", query)
+    only = getattr(getattr(inner, "fan_out", None), "shards", None)
+    if only is None:
+        return aliases
+    return tuple(alias for alias in aliases if alias in only) or only[:1]
+
+
+def on_one_shard(request: FanOutRequest) -> Any:
+    """Return a compiler for a request of fan_out() whose rows are all in one bucket: no fan-out, but with a policy."""
+    return request.native() if _installed is None else _installed(replace(request, merged=False))
 
 
 @contextmanager

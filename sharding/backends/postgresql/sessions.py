@@ -4,6 +4,7 @@ What a session on PostgreSQL says and allows: whose block it works for, and how 
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from typing import Any
@@ -31,6 +32,8 @@ class NamedSessions:
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
         self._owner = threading.get_ident()
+        #: Seconds that a new connection may take, where somebody is in a hurry.
+        self.connect_within: float | None = None
 
     def get_connection_params(self) -> dict[str, Any]:
         params: dict[str, Any] = super().get_connection_params()  # type: ignore[misc]
@@ -38,7 +41,15 @@ class NamedSessions:
             own = params.get("application_name") or os.environ.get("PGAPPNAME")
             own = own or params.get("fallback_application_name") or ""
             params["application_name"] = session_name(own, self._coordinator().name)
+            if self.connect_within is not None:
+                # In whole seconds, of which the driver takes two at least.
+                seconds = max(1, math.ceil(self.connect_within))
+                params["connect_timeout"] = min(seconds, int(params.get("connect_timeout") or seconds))
         return params
+
+    def settle_name(self) -> None:
+        """Let a connection that another thread opens have the name that this thread's would have."""
+        self._coordinator()
 
     def _coordinator(self) -> Coordinator:
         if threading.get_ident() == self._owner:

@@ -118,7 +118,7 @@ def _positive(text: str) -> int:
 
 def _seconds(text: str) -> float:
     # PostgreSQL takes 0 for "wait for ever", which is what this option is there to prevent.
-    return _number(text, float, 0.001, conf.MAX_LOCK_TIMEOUT)
+    return _number(text, float, 0.001, conf.MAX_TIMEOUT)
 
 
 def _number(text: str, kind: type[int] | type[float], least: float, most: float = math.inf) -> float:

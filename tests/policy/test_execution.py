@@ -1,0 +1,115 @@
+"""What sees the statements of a fan-out, where they run, and what is left when they have."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
+from typing import Any
+
+import pytest
+from asgiref.sync import async_to_sync
+from django.db import connections, reset_queries
+from django.test.utils import CaptureQueriesContext
+
+from aggregator import executor, fan_out
+from tests.layouts import CLUSTER, SHOP_ONLY
+from tests.shop.models import Order
+
+pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+
+tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
+
+
+@pytest.mark.parametrize("timeout", [None, 30], ids=["no deadline", "deadline"])
+def test_every_statement_is_in_the_log_of_queries(timeout: float | None) -> None:
+    with ExitStack() as stack:
+        captured = {alias: stack.enter_context(CaptureQueriesContext(connections[alias])) for alias in CLUSTER}
+        list(fan_out(Order.objects, timeout=timeout))
+    assert {alias: len(queries) for alias, queries in captured.items()} == dict.fromkeys(CLUSTER, 1)
+    reset_queries()
+
+
+@pytest.mark.parametrize("timeout", [None, 30], ids=["no deadline", "deadline"])
+def test_wrappers_see_every_statement_in_the_callers_context(timeout: float | None) -> None:
+    seen: list[tuple[str, str, bool]] = []
+
+    def watch(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        seen.append((context["connection"].alias, tenant.get(), "shop_order" in sql))
+        return execute(sql, params, many, context)
+
+    token = tenant.set("Ada")
+    try:
+        with ExitStack() as stack:
+            for alias in CLUSTER:
+                stack.enter_context(connections[alias].execute_wrapper(watch))
+            fan_out(Order.objects, timeout=timeout).count()
+    finally:
+        tenant.reset(token)
+    assert sorted(seen) == [(alias, "Ada", True) for alias in sorted(CLUSTER)]
+
+
+@contextmanager
+def slow_statements(seconds: float) -> Iterator[None]:
+    """Let every statement over the orders take its time."""
+
+    def wait(execute: Any, *args: Any) -> Any:
+        threading.Event().wait(seconds)
+        return execute(*args)
+
+    with ExitStack() as stack:
+        for alias in CLUSTER:
+            stack.enter_context(connections[alias].execute_wrapper(wait))
+        yield
+
+
+def test_the_event_loop_goes_on_meanwhile() -> None:
+    orders = fan_out(Order.objects).order_by("total")
+
+    async def ask() -> tuple[Any, int]:
+        ticks = 0
+
+        async def tick() -> None:
+            nonlocal ticks
+            while True:
+                await asyncio.sleep(0.005)
+                ticks += 1
+
+        task = asyncio.ensure_future(tick())
+        found = (
+            await orders.acount(),
+            (await orders.aget(total=3)).status,
+            (await orders.afirst()).total,  # type: ignore[union-attr]
+            [order.total async for order in orders.filter(total__lt=3)],
+            [order.total async for order in orders.aiterator(chunk_size=4)],
+            await orders.aaggregate(),
+            await orders.aexists(),
+        )
+        task.cancel()
+        return found, ticks
+
+    with slow_statements(0.05):
+        found, ticks = async_to_sync(ask)()
+    assert found == (16, "shard_c", 0, [0, 1, 2], [*range(16)], {}, True)
+    # Seven questions of which each takes 0.05 seconds at least, at a tick every 0.005.
+    assert ticks > 10
+
+
+def test_fan_outs_that_keep_every_thread_busy(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What no thread has time for, the caller does: nobody waits for somebody who waits for him."""
+    monkeypatch.setattr(executor, "POOL_SIZE", 1)
+    monkeypatch.setattr(executor, "_pool", None)
+    gate, busy = threading.Event(), threading.Event()
+
+    def occupy() -> bool:
+        busy.set()
+        return gate.wait(20)
+
+    occupied = executor._threads().submit(occupy)
+    assert busy.wait(20)
+    assert fan_out(Order.objects).count() == 16
+    gate.set()
+    assert occupied.result()
+    executor._threads().shutdown()

@@ -1,0 +1,159 @@
+"""What servers do to a fan-out: they cancel it, end its sessions, are full. The next query finds all in order."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core.signals import request_finished, request_started
+from django.db import DatabaseError, OperationalError, connections, transaction
+from django.db.models import Avg, Window
+from django.db.models.functions import RowNumber
+from django.db.transaction import TransactionManagementError
+
+from aggregator import executor, fan_out
+from aggregator.partial_results import PartialAggregate
+from sharding.errors import ShardsUnavailable
+from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
+from tests.policy.trouble import full, paused, sessions, slow, terminate, took_less_than, when_waiting
+from tests.shop.models import Order
+
+pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+
+CANCEL = "SELECT pg_cancel_backend(%s)"
+TERMINATE = "SELECT pg_terminate_backend(%s, 5000)"
+READS: dict[str, Callable[[Any], Any]] = {
+    "rows": list,
+    "a stream": lambda orders: list(orders.iterator(chunk_size=2)),
+    "an average": lambda orders: orders.aggregate(Avg("total")),
+    "gathered rows": lambda orders: list(orders.annotate(n=Window(RowNumber(), order_by="total"))),
+}
+
+
+@pytest.fixture(autouse=True)
+def sessions_before(orders: None) -> Any:
+    """No session is left over, nor a transaction that goes on."""
+    list(fan_out(Order.objects))
+    before = {alias: sessions(alias) for alias in CLUSTER}
+    yield
+    assert fan_out(Order.objects).count() == 16
+    assert {alias: sessions(alias) for alias in CLUSTER} == before
+    for alias in CLUSTER:
+        assert connections[alias].connection.info.transaction_status.name == "IDLE"
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT count(*) FROM pg_cursors WHERE name <> ''")
+            assert cursor.fetchone() == (0,)
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+def test_a_statement_that_is_cancelled(read: Callable[[Any], Any]) -> None:
+    """It was asked for, by somebody else: the statement's own error, with the name of the shard."""
+    with slow("shard_b"), when_waiting("shard_b", CANCEL), pytest.raises(OperationalError) as caught:
+        read(fan_out(Order.objects))
+    assert caught.value.__notes__ == ["on shard 'shard_b'"]
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+def test_a_session_that_is_ended(read: Callable[[Any], Any]) -> None:
+    with slow("shard_b"), when_waiting("shard_b", TERMINATE), pytest.raises(ShardsUnavailable) as caught:
+        read(fan_out(Order.objects))
+    assert list(caught.value.failures) == ["shard_b"]
+
+
+@pytest.mark.parametrize("statement", [CANCEL, TERMINATE], ids=["cancelled", "ended"])
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+def test_a_partial_answer(read: Callable[[Any], Any], statement: str) -> None:
+    orders = fan_out(Order.objects, on_error="partial")
+    with slow("shard_b"), when_waiting("shard_b", statement):
+        found = read(orders)
+    _lacks("shard_b", found)
+
+
+@pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
+@pytest.mark.parametrize("trouble", [slow, paused], ids=["slow", "paused"])
+def test_a_partial_answer_at_the_deadline(trouble: Any, read: Callable[[Any], Any]) -> None:
+    """What the others gave in time is finished, also where a shard would have finished it that is missing."""
+    orders = fan_out(Order.objects, on_error="partial", timeout=0.3)
+    for alias in ("shard_a", "shard_b"):
+        with trouble(alias), took_less_than(3):
+            _lacks(alias, read(orders.all()))
+        list(fan_out(Order.objects))
+
+
+def _lacks(alias: str, found: Any) -> None:
+    totals = [total for total in range(16) if CLUSTER[total % 4] != alias]
+    if isinstance(found, PartialAggregate):
+        assert found.missing.keys() == {alias}
+        assert float(found["total__avg"]) == pytest.approx(sum(totals) / 12)
+    else:
+        assert sorted(order.total for order in found) == totals
+
+
+def test_a_server_that_is_full() -> None:
+    with full("shard_b"):
+        with pytest.raises(ShardsUnavailable) as caught:
+            list(fan_out(Order.objects))
+        assert list(caught.value.failures) == ["shard_b"]
+        assert fan_out(Order.objects, on_error="partial").count() == 12
+    assert fan_out(Order.objects).count() == 16
+
+
+@pytest.mark.parametrize("statement", [CANCEL, TERMINATE], ids=["cancelled", "ended"])
+def test_inside_a_block(statement: str) -> None:
+    """The block is spoilt, as in one database, whoever swallows the error."""
+
+    def block() -> None:
+        with transaction.atomic(using="default"):
+            Order.objects.create(tenant_id=tenant_on("shard_a"), total=99)
+            with slow("shard_b"), when_waiting("shard_b", statement), pytest.raises((DatabaseError, ShardsUnavailable)):
+                list(fan_out(Order.objects))
+
+    with pytest.raises((TransactionManagementError, DatabaseError)):
+        block()
+
+
+def test_inside_a_savepoint() -> None:
+    with transaction.atomic(using="default"):
+        order = Order.objects.create(tenant_id=tenant_on("shard_a"), total=99)
+        with slow("shard_b"), when_waiting("shard_b", CANCEL):
+            _swallowed()
+        assert fan_out(Order.objects).count() == 17
+        order.delete()
+
+
+def _swallowed() -> None:
+    with pytest.raises(OperationalError), transaction.atomic(using="default"):
+        list(fan_out(Order.objects))
+
+
+def test_a_session_that_was_lost_before() -> None:
+    """The first query finds out, and the next one has another session."""
+    terminate("shard_b")
+    with pytest.raises(ShardsUnavailable):
+        list(fan_out(Order.objects))
+    assert fan_out(Order.objects).count() == 16
+
+
+def test_no_session_and_no_thread_outlives_a_request() -> None:
+    """Those of the pool have none of their own, and sleep."""
+    list(fan_out(Order.objects, timeout=5))
+    before = {alias: sessions(alias) for alias in CLUSTER}
+
+    def view() -> None:
+        request_started.send(sender=None)
+        for _ in range(3):
+            list(fan_out(Order.objects, timeout=5))
+            list(fan_out(Order.objects).iterator(chunk_size=2))
+        request_finished.send(sender=None)
+
+    threads = [threading.Thread(target=view) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {alias: sessions(alias) for alias in CLUSTER} == before
+    ours = {thread.name.partition("_")[0] for thread in threading.enumerate() if thread.name.startswith("fan-out")}
+    assert ours == {"fan-out"}
+    assert executor._threads()._work_queue.empty()

@@ -1,0 +1,88 @@
+"""Streams that are cut on the way: what has come is right, what is missing is named, and nothing is left open."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from django.db import OperationalError, connections, transaction
+
+from aggregator import fan_out
+from sharding.errors import FanOutTimeout, ShardsUnavailable
+from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
+from tests.policy.trouble import paused, terminate, took_less_than
+from tests.shop.models import Order
+
+pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+
+
+def begun(**options: Any) -> Any:
+    """Return a stream of which the first chunk has come from every shard."""
+    rows = fan_out(Order.objects, **options).order_by("total").iterator(chunk_size=1)
+    assert next(rows).total == 0
+    return rows
+
+
+def test_a_session_that_ends() -> None:
+    rows = begun()
+    terminate("shard_b")
+    with pytest.raises(ShardsUnavailable) as caught:
+        list(rows)
+    assert list(caught.value.failures) == ["shard_b"]
+    assert len(list(fan_out(Order.objects).iterator(chunk_size=1))) == 16
+
+
+def test_a_session_that_ends_and_may_be_missing() -> None:
+    """The rows that had come stay: 2 is shard_b's."""
+    rows = begun(on_error="partial")
+    terminate("shard_b")
+    assert [order.total for order in rows] == [1, 2, *(n for n in range(3, 16) if n % 4 != 2)]
+    assert list(rows.missing) == ["shard_b"]
+    assert isinstance(rows.missing["shard_b"], OperationalError)
+    assert fan_out(Order.objects).count() == 16
+
+
+def test_a_server_that_pauses() -> None:
+    rows = begun(timeout=0.3)
+    with paused("shard_b"), took_less_than(3), pytest.raises(FanOutTimeout) as caught:
+        list(rows)
+    assert list(caught.value.failures) == ["shard_b"]
+    assert fan_out(Order.objects).count() == 16
+
+
+def test_a_server_that_pauses_and_may_be_missing() -> None:
+    rows = begun(timeout=0.3, on_error="partial")
+    with paused("shard_b"), took_less_than(3):
+        assert len(list(rows)) == 12
+    assert list(rows.missing) == ["shard_b"]
+
+
+def test_each_wait_has_the_whole_time() -> None:
+    """The caller's own time, between the rows, is not counted."""
+    rows = begun(timeout=0.2)
+    with connections["default"].cursor() as cursor:
+        cursor.execute("SELECT pg_sleep(0.5)")
+    assert len(list(rows)) == 15
+
+
+def test_one_shard_that_pauses() -> None:
+    tenant = tenant_on("shard_b")
+    Order.objects.bulk_create([Order(tenant_id=tenant, total=number) for number in range(20, 30)])
+    rows = fan_out(Order.objects.filter(tenant_id=tenant), timeout=0.3).iterator(chunk_size=1)
+    next(rows)
+    with paused("shard_b"), took_less_than(3), pytest.raises(FanOutTimeout):
+        list(rows)
+    assert fan_out(Order.objects).count() == 26
+
+
+def test_inside_a_block() -> None:
+    def block() -> None:
+        with transaction.atomic(using="default"):
+            rows = begun()
+            terminate("shard_b")
+            list(rows)
+
+    with pytest.raises(ShardsUnavailable):
+        block()
+    with transaction.atomic(using="default"):
+        assert len(list(fan_out(Order.objects).iterator(chunk_size=1))) == 16

@@ -1,0 +1,127 @@
+"""
+Trouble with one shard, of the kinds that PostgreSQL servers have.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from threading import Event, Thread
+from typing import Any
+
+import psycopg
+from django.db import connections
+
+from tests import servers
+
+TABLE = "shop_order"
+
+
+@contextmanager
+def session(alias: str) -> Iterator[Any]:
+    """Yield a cursor of another session, in a transaction of its own."""
+    there = connections[alias].copy()
+    there.settings_dict["OPTIONS"] = {}
+    there.set_autocommit(False)
+    try:
+        with there.cursor() as cursor:
+            yield cursor
+        there.commit()
+    finally:
+        there.close()
+
+
+@contextmanager
+def slow(alias: str) -> Iterator[None]:
+    """Let every statement over the orders of a shard wait, for a lock."""
+    with session(alias) as cursor:
+        cursor.execute(f"LOCK TABLE {TABLE} IN ACCESS EXCLUSIVE MODE")
+        yield
+
+
+def waiting(alias: str) -> list[int]:
+    """Return the sessions of a shard's database that wait for a lock."""
+    with session(alias) as cursor:
+        cursor.execute(
+            "SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        )
+        return [pid for (pid,) in cursor.fetchall()]
+
+
+def sessions(alias: str) -> int:
+    """Return how many sessions a shard's database has, beside the one that asks."""
+    with session(alias) as cursor:
+        cursor.execute(
+            "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() "
+            "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
+        )
+        return int(cursor.fetchone()[0])
+
+
+@contextmanager
+def paused(alias: str) -> Iterator[None]:
+    """Stop a server in its tracks: nobody of it answers, although the system still takes its connections."""
+    connection = connections[alias]
+    pids = [servers.process_of(alias)]
+    if connection.connection is not None:
+        pids.append(connection.connection.info.backend_pid)
+    for pid in pids:
+        os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        for pid in reversed(pids):
+            os.kill(pid, signal.SIGCONT)
+
+
+@contextmanager
+def when_waiting(alias: str, sql: str) -> Iterator[None]:
+    """Inside, send a statement about the first session that waits for a lock on a shard: %s is its process id."""
+    over = Event()
+
+    def look() -> None:
+        while not over.wait(0.02):
+            for pid in waiting(alias):
+                with session(alias) as cursor:
+                    cursor.execute(sql, [pid])
+                return
+
+    thread = Thread(target=look)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
+
+
+@contextmanager
+def full(alias: str) -> Iterator[None]:
+    """Take every connection that a server has; nobody else gets one."""
+    connections[alias].close()
+    params = connections[alias].get_connection_params()
+    params.pop("cursor_factory", None)
+    params.pop("context", None)
+    with ExitStack() as stack:
+        try:
+            while True:
+                stack.enter_context(psycopg.connect(**params))
+        except psycopg.OperationalError:
+            yield
+
+
+def terminate(alias: str) -> None:
+    """Let a server end this thread's session."""
+    pid = connections[alias].connection.info.backend_pid
+    with session(alias) as cursor:
+        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+@contextmanager
+def took_less_than(seconds: float) -> Iterator[None]:
+    began = time.monotonic()
+    yield
+    assert time.monotonic() - began < seconds
