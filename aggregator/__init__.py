@@ -5,6 +5,7 @@ Ask several shards, and answer as one database would.
     attach(queryset, path)  the rows come with the objects that their foreign keys refer to, in any database
     join(left, right, on=…) pairs of rows of two querysets, of any databases
     explain(queryset)       which shards, which tier, and why, without asking
+    raw(sql, params)        the rows of raw SQL, each with its shard
     on_each_shard(function) something else on every shard
     KeysetPaginator         pages by stable cursors
     PartialPaginator        pages by number that say which shards they lack
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from aggregator.opt_in import fan_out
     from aggregator.pagination import KeysetPage, KeysetPaginator
     from aggregator.partial_results import PartialAggregate, PartialCount, PartialPaginator
+    from aggregator.raw_rows import RawRow, raw
 
 __all__ = [
     "KeysetPage",
@@ -29,11 +31,13 @@ __all__ = [
     "PartialAggregate",
     "PartialCount",
     "PartialPaginator",
+    "RawRow",
     "attach",
     "explain",
     "fan_out",
     "join",
     "on_each_shard",
+    "raw",
 ]
 
 _HOMES = {
@@ -42,11 +46,13 @@ _HOMES = {
     "PartialAggregate": "aggregator.partial_results",
     "PartialCount": "aggregator.partial_results",
     "PartialPaginator": "aggregator.partial_results",
+    "RawRow": "aggregator.raw_rows",
     "attach": "aggregator.attaching",
     "explain": "aggregator.explanation",
     "fan_out": "aggregator.opt_in",
     "join": "aggregator.joining",
     "on_each_shard": "aggregator.each_shard",
+    "raw": "aggregator.raw_rows",
 }
 
 
