@@ -1,24 +1,28 @@
 """
-What the toolkit would do with a queryset: which shards, by which tier, and why. Nothing is asked of any shard's tables;
-a lookup that the query names is asked for its buckets.
+What the toolkit would do with a queryset: which shards, by which tier, why, and how. Nothing is asked of any shard's
+tables; a lookup that the query names is asked for its buckets.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, field
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import QuerySet
 
 from aggregator import compilers
-from aggregator.planner import Tier
+from aggregator.planner import Plan, Tier
+from aggregator.steps import steps_of
 from sharding import cluster_map, locality, registry, routing, scopes
 from sharding.backends import hook, lookup_reads
-from sharding.backends.compilers import unbounded
+from sharding.backends.compilers import owned, unbounded
 from sharding.backends.hook import FanOutRequest
 from sharding.errors import ShardingError
 from sharding.lookups import matching, states
+from sharding.operations.steps import Statement, Steps, grid
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +38,20 @@ class Explanation:
     buckets: frozenset[int] | None
     #: The class of the error that a refused query raises.
     error: type[ShardingError] | None = None
+    #: The SQL, and how the answers of several shards become one.
+    steps: Steps = field(default=Steps(), compare=False)
+
+    def __str__(self) -> str:
+        return grid(self._rows())
+
+    def _rows(self) -> Iterator[tuple[str, str]]:
+        if self.error is not None:
+            yield "Refused", f"{self.error.__name__}: {self.reason}"
+            return
+        yield "Buckets", "any" if self.buckets is None else ", ".join(map(str, sorted(self.buckets))) or "none"
+        yield "Shards", ", ".join(self.shards) or "none"
+        yield "Tier", f"{self.tier}: {self.reason}"
+        yield from self.steps.rows(sql=True)
 
 
 def explain(queryset: QuerySet[Any, Any]) -> Explanation:
@@ -48,15 +66,9 @@ def explain(queryset: QuerySet[Any, Any]) -> Explanation:
     try:
         query = scopes.apply(queryset.query, entry)
         buckets = routing.buckets_of(query)
-        every = bool(getattr(query, "fan_out", None))
-        refused = _refused(query, entry, buckets)
-        if refused is not None and every:
-            plan = _planned(query, cluster_map.current().aliases, None, refused)
-            return Explanation(plan.tier, plan.reason, cluster_map.current().aliases, None)
-        if refused is not None:
-            raise refused
+        locality.check(query, entry, buckets)
         single = True
-        if buckets is None and not every:
+        if buckets is None and not getattr(query, "fan_out", None):
             match = matching.match(query)
             if match is None or not states.is_built(match.lookup.name):
                 raise unbounded(entry, None if match is None else match.lookup.name)
@@ -64,11 +76,11 @@ def explain(queryset: QuerySet[Any, Any]) -> Explanation:
         shards = cluster_map.current().owners_of(buckets) if buckets is not None else cluster_map.current().aliases
         shards = hook.restricted(query, shards)
         if buckets is not None and (not buckets or (single and len(buckets) == 1)):
-            return Explanation(Tier.ONE_SHARD, _reason(buckets), shards, buckets)
-        plan = _planned(query, shards, buckets)
+            return Explanation(Tier.ONE_SHARD, _reason(buckets), shards, buckets, steps=_on_one_shard(query, shards))
+        plan, steps = _planned(query, shards, buckets)
     except ShardingError as error:
         return Explanation(None, str(error), (), buckets, type(error))
-    return Explanation(plan.tier, plan.reason, shards, buckets)
+    return Explanation(plan.tier, plan.reason, shards, buckets, steps=steps)
 
 
 def _reason(buckets: frozenset[int]) -> str:
@@ -78,21 +90,21 @@ def _reason(buckets: frozenset[int]) -> str:
     return f"every row is in bucket {bucket}"
 
 
-def _refused(query: Any, entry: Any, buckets: routing.Buckets) -> ShardingError | None:
-    """Return why a shard could not answer its part by itself, or None."""
+def _on_one_shard(query: Any, shards: tuple[str, ...]) -> Steps:
+    if not shards:
+        return Steps()
     try:
-        locality.check(query, entry, buckets)
-    except ShardingError as error:
-        return error
-    return None
+        sql, params = owned(compilers.SELECT, query.clone(), shards[0], connections[DEFAULT_DB_ALIAS], True).as_sql()
+    except EmptyResultSet:
+        return Steps()
+    return Steps((Statement(shards, sql, tuple(params)),))
 
 
-def _planned(
-    query: Any, shards: tuple[str, ...], buckets: routing.Buckets, refused: ShardingError | None = None
-) -> Any:
-    door = connections[DEFAULT_DB_ALIAS]
-    compiler = compilers.compiler_for(
-        FanOutRequest("SQLCompiler", query.clone(), door, shards, buckets, refused=refused)
-    )
-    compiler.plan_only()
-    return compiler.plan
+def _planned(query: Any, shards: tuple[str, ...], buckets: routing.Buckets) -> tuple[Plan, Steps]:
+    request = FanOutRequest(compilers.SELECT, query.clone(), connections[DEFAULT_DB_ALIAS], shards, buckets)
+    compiler = compilers.compiler_for(request)
+    try:
+        compiler.plan_only()
+        return compiler.plan, steps_of(compiler, shards)
+    except EmptyResultSet:
+        return compiler.plan, Steps()

@@ -33,6 +33,9 @@ class Statements:
     is_sum: bool
     #: Text is compared, so that all shards must compare it alike.
     compares_text: bool
+    #: The partial columns, of which the first ones are what is grouped by.
+    columns: Sequence[Sql]
+    keys: int
 
 
 def rows(compiler: Any, connections: Sequence[Any]) -> Iterator[Row]:
@@ -74,9 +77,7 @@ def of_select(compiler: Any) -> Statements:
     where, where_params = _where(compiler)
     source = " ".join(tables) + (f" WHERE {where}" if where else "")
     is_sum = having is None and not order_by and not compiler.query.is_sliced and _is_sum(builder, expressions)
-    return Statements(
-        _partial(builder, source, (*params, *where_params)), builder.types, final, is_sum, builder.compares_text
-    )
+    return _statements(builder, _partial(builder, source, (*params, *where_params)), final, is_sum)
 
 
 def of_rows(compiler: Any, select: Sequence[Any], inner: Sql) -> Statements:
@@ -85,7 +86,13 @@ def of_rows(compiler: Any, select: Sequence[Any], inner: Sql) -> Statements:
     final = _final(builder, [(expression, None, None) for expression in select], None, ())
     sql, params = inner
     partial = _partial(builder, f"({sql}) subquery", params)
-    return Statements(partial, builder.types, final, _is_sum(builder, select), builder.compares_text)
+    return _statements(builder, partial, final, _is_sum(builder, select))
+
+
+def _statements(builder: Builder, partial: Sql, final: Sql, is_sum: bool) -> Statements:
+    return Statements(
+        partial, builder.types, final, is_sum, builder.compares_text, tuple(builder.columns), builder.keys
+    )
 
 
 def _is_sum(builder: Builder, select: Sequence[Any]) -> bool:

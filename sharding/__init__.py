@@ -12,16 +12,18 @@ if TYPE_CHECKING:
     from sharding.blocks import atomic, compensate
     from sharding.conflicts import retryable
     from sharding.locking import lock_in_order
+    from sharding.operations.explanation import explain
     from sharding.placing import bucket_of, shard_of
     from sharding.retrying import retry
     from sharding.scopes import scope
 
-__all__ = ["atomic", "bucket_of", "compensate", "lock_in_order", "retry", "retryable", "scope", "shard_of"]
+__all__ = ["atomic", "bucket_of", "compensate", "explain", "lock_in_order", "retry", "retryable", "scope", "shard_of"]
 
 _HOMES = {
     "atomic": "sharding.blocks",
     "bucket_of": "sharding.placing",
     "compensate": "sharding.blocks",
+    "explain": "sharding.operations.explanation",
     "lock_in_order": "sharding.locking",
     "retry": "sharding.retrying",
     "retryable": "sharding.conflicts",

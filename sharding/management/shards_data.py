@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import asdict
 from typing import Any
 
 from sharding.bucket_map import Imbalance
@@ -63,17 +65,17 @@ def status_data(found: Status) -> dict[str, Any]:
     }
 
 
-def explanation_data(found: Explanation) -> dict[str, Any]:
+def explanation_data(found: Explanation, filters: Mapping[str, Any]) -> dict[str, Any]:
     return {
         "model": found.model,
-        "filters": dict(found.filters),
+        "filters": dict(filters),
         "buckets": None if found.buckets is None else list(found.buckets),
         "shards": list(found.shards),
         "epoch": found.epoch,
         "tier": found.tier,
         "why": found.why,
         "refusal": found.refusal,
-        "sql": found.sql,
+        "steps": asdict(found.steps),
     }
 
 

@@ -4,6 +4,9 @@ How results look in a terminal of 80 columns: tables for what is compared, sente
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
@@ -21,8 +24,6 @@ NOTHING = "-"
 SHOWN = 3
 #: Columns of numbers.
 DRIFTS = ("missing", "differing", "surplus")
-#: Buckets named one by one.
-NAMED = 12
 
 
 def show_first_map(first: FirstMap, console: Console) -> None:
@@ -68,22 +69,15 @@ def show_status(found: Status, console: Console) -> None:
             console.print(Padding(problem, (0, 0, 0, 2), expand=False))
 
 
-def show_explanation(found: Explanation, console: Console) -> None:
-    filters = ", ".join(f"{name}={value!r}" for name, value in found.filters.items())
-    table = Table.grid(padding=(0, 2))
-    table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
-    table.add_row("Query", f"{found.model}.objects.filter({filters})")
-    table.add_row("Buckets", _buckets(found.buckets))
-    table.add_row("Shards", ", ".join(found.shards) or NOTHING)
-    # What is refused as it stands has its tier with the opt-in.
-    table.add_row("Tier", f"{found.tier or NOTHING}{', with fan_out()' if found.refusal and found.tier else ''}")
-    table.add_row("Why", found.why)
-    if found.refusal:
-        table.add_row("Refused", found.refusal)
-    if found.sql:
-        table.add_row("SQL", found.sql)
-    console.print(table)
+def show_explanation(found: Explanation, filters: Mapping[str, Any], console: Console, *, sql: bool) -> None:
+    conditions = ", ".join(f"{name}={value!r}" for name, value in filters.items())
+    shown = Table.grid(padding=(0, 2))
+    shown.add_column(no_wrap=True)
+    shown.add_column(overflow="fold")
+    shown.add_row("Query", f"{found.model}.objects.filter({conditions})")
+    for heading, text in found.rows(sql=sql):
+        shown.add_row(heading, text)
+    console.print(shown)
 
 
 def show_audit(report: Report, console: Console) -> None:
@@ -163,13 +157,6 @@ def _cells(each: DatabaseStatus) -> tuple[str, ...]:
         NOTHING if each.epoch is None else str(each.epoch),
         identity,
     )
-
-
-def _buckets(buckets: tuple[int, ...] | None) -> str:
-    if buckets is None:
-        return "any"
-    named = ", ".join(map(str, buckets[:NAMED])) or "none"
-    return named if len(buckets) <= NAMED else f"{named} and {len(buckets) - NAMED} more"
 
 
 def _example(finding: Finding) -> str:

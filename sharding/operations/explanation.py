@@ -1,26 +1,34 @@
 """
-Where a query would go and why, without sending it.
+Where a query would go, why, and what is done there, without sending it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, connections
-from django.db.models import Model, QuerySet
+from django.db.models import QuerySet
+from django.db.models.manager import BaseManager
 
-from sharding import cluster_map, locality, registry, routing
+from sharding import cluster_map, locality, reference_models, registry, routing, scopes
 from sharding.backends import lookup_reads
-from sharding.backends.compilers import native_class, unbounded
+from sharding.backends.compilers import owned, unbounded
 from sharding.errors import ShardingError
 from sharding.lookups import matching, states
+from sharding.operations.steps import Statement, Steps, grid
 from sharding.registry import Entry
 
 ONE_SHARD = "one shard"
+ONE_DATABASE = "one database"
 NO_SHARD = "no query"
+
+NO_STEPS = Steps()
+
+#: Buckets named one by one.
+NAMED = 12
 
 
 class Planned(Protocol):
@@ -33,6 +41,10 @@ class Planned(Protocol):
     @property
     def reason(self) -> str:
         """Why it is that tier."""
+
+    @property
+    def steps(self) -> Steps:
+        """What is done."""
 
 
 Planner = Callable[[QuerySet[Any]], Planned]
@@ -55,45 +67,108 @@ class Explanation:
     """What would happen to one query."""
 
     model: str
-    filters: Mapping[str, Any]
-    #: The buckets that the filters prove; None when they prove nothing.
+    #: The buckets that the filters prove; None when they prove nothing, or the model has none.
     buckets: tuple[int, ...] | None
-    #: The shards that would be asked.
+    #: The databases that would be asked.
     shards: tuple[str, ...]
-    epoch: int
+    #: The map's; None where no map is needed.
+    epoch: int | None
     tier: str | None
     why: str
     #: Why the query is refused as it stands; what the rest says then needs fan_out(), or does not happen.
-    refusal: str | None
-    sql: str | None
+    refusal: str | None = None
+    steps: Steps = NO_STEPS
+
+    def __str__(self) -> str:
+        return grid(iter([("Model", self.model), *self.rows(sql=True)]))
+
+    def rows(self, *, sql: bool) -> Iterator[tuple[str, str]]:
+        """Yield what is known as pairs of a heading and a text."""
+        if self.epoch is not None:
+            yield "Buckets", self._buckets()
+        yield "Databases" if self.tier == ONE_DATABASE else "Shards", ", ".join(self.shards) or "-"
+        # What is refused as it stands has its tier with the opt-in.
+        yield "Tier", f"{self.tier or '-'}{', with fan_out()' if self.refusal and self.tier else ''}"
+        yield "Why", self.why
+        if self.refusal:
+            yield "Refused", self.refusal
+        yield from self.steps.rows(sql=sql)
+
+    def _buckets(self) -> str:
+        if self.buckets is None:
+            return "any"
+        named = ", ".join(map(str, self.buckets[:NAMED])) or "none"
+        return named if len(self.buckets) <= NAMED else f"{named} and {len(self.buckets) - NAMED} more"
 
 
-def explain(model: type[Model], filters: Mapping[str, Any], order_by: tuple[str, ...] = ()) -> Explanation:
+def explain(queryset: QuerySet[Any] | BaseManager[Any]) -> None:
     """
-    Return where ``model.objects.filter(**filters)`` would go. The map is read, the query is not sent.
+    Print where a queryset would go, why, the SQL, and how the answers of several shards become one.
+
+    The queryset is not sent. A lookup that it names is asked for its buckets.
 
     Raises:
-        NotSharded: the model is not sharded.
-        FieldError, ValueError, ValidationError: the filters are not the model's.
+        TypeError: it is neither a queryset nor a manager.
     """
-    entry = registry.get(model)
-    queryset = model._default_manager.filter(**filters).order_by(*order_by)
-    proof = _proof(queryset)
-    buckets = proof.buckets
+    print(explanation_of(queryset))
+
+
+def explanation_of(queryset: QuerySet[Any] | BaseManager[Any]) -> Explanation:
+    """
+    Return where a queryset of any model would go.
+
+    Raises:
+        TypeError: it is neither a queryset nor a manager.
+    """
+    if not isinstance(queryset, (QuerySet, BaseManager)):
+        raise TypeError(f"explain() takes a queryset or a manager, such as Order.objects, not {queryset!r}.")
+    asked: Any = queryset.all()
+    entry = registry.entry(asked.model)
+    if entry is None or asked.db != DEFAULT_DB_ALIAS:
+        return _of_one_database(asked, entry)
+    return _of_sharded(asked, entry)
+
+
+def _of_one_database(queryset: QuerySet[Any], entry: Entry | None) -> Explanation:
+    alias, label = queryset.db, queryset.model._meta.label
+    if entry is not None:
+        why = f"using({alias!r}) asks this shard alone, for the rows that are there."
+    elif reference_models.is_reference(queryset.model):
+        why = f"{label} is a reference model, of which every shard has all rows; {alias!r} answers for itself."
+    elif alias == DEFAULT_DB_ALIAS:
+        why = f"{label} is a global model, whose rows are in the control database, {alias!r}."
+    else:
+        why = f"{label} is a global model, and the routers or using() say {alias!r}."
+    found = Explanation(label, None, (alias,), None, ONE_DATABASE, why)
+    compiler: Any = queryset.query.clone().get_compiler(using=alias)
+    return _with_sql(found, compiler)
+
+
+def _of_sharded(queryset: QuerySet[Any], entry: Entry) -> Explanation:
     bucket_map = cluster_map.current()
+    try:
+        query = scopes.apply(queryset.query, entry)
+    except ShardingError as error:
+        why = "A scope is open, and the query is not of its shard key."
+        return Explanation(entry.label, None, (), bucket_map.epoch, None, why, str(error))
+    proof = _proof(query)
+    buckets = proof.buckets
     shards = bucket_map.aliases if buckets is None else bucket_map.owners_of(buckets)
-    tier, why, refusal = _decided(entry, queryset, proof, shards)
-    return Explanation(
-        model=entry.label,
-        filters=dict(filters),
-        buckets=None if buckets is None else tuple(sorted(buckets)),
-        shards=shards if tier else (),
-        epoch=bucket_map.epoch,
-        tier=tier,
-        why=why,
-        refusal=refusal,
-        sql=_sql(queryset, shards[0]) if shards and tier else None,
-    )
+    named = None if buckets is None else tuple(sorted(buckets))
+    found = Explanation(entry.label, named, shards, bucket_map.epoch, None, "")
+    try:
+        locality.check(query, entry, buckets)
+    except ShardingError as error:
+        why = "The query reads more than rows of its own buckets."
+        return replace(found, shards=(), why=why, refusal=str(error))
+    if buckets is not None and not buckets:
+        return replace(found, shards=(), tier=NO_SHARD, why=proof.nothing)
+    if proof.single and buckets is not None and len(buckets) == 1:
+        why = f"{proof.source} bucket {min(buckets)}, which {shards[0]!r} owns."
+        door = connections[DEFAULT_DB_ALIAS]
+        compiler = owned("SQLCompiler", query.clone(), shards[0], door, True)
+        return _with_sql(replace(found, tier=ONE_SHARD, why=why), compiler)
+    return _merged(found, queryset, proof, entry)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,10 +182,10 @@ class _Proof:
     single: bool = True
 
 
-def _proof(queryset: QuerySet[Any]) -> _Proof:
+def _proof(query: Any) -> _Proof:
     """Return what the filters prove; a lookup that they name is asked where its rows are today."""
-    buckets = routing.buckets_of(queryset.query)
-    match = matching.match(queryset.query) if buckets is None else None
+    buckets = routing.buckets_of(query)
+    match = matching.match(query) if buckets is None and not getattr(query, "fan_out", None) else None
     if match is None or not states.is_built(match.lookup.name):
         return _Proof(buckets)
     found = lookup_reads.buckets(match, connections[DEFAULT_DB_ALIAS])
@@ -118,30 +193,24 @@ def _proof(queryset: QuerySet[Any]) -> _Proof:
     return _Proof(found, f"{name} names", f"{name} has no such entry, so no shard is asked.", match.single)
 
 
-def _decided(
-    entry: Entry, queryset: QuerySet[Any], known: _Proof, shards: tuple[str, ...]
-) -> tuple[str | None, str, str | None]:
-    """Return the tier, why it is that one, and why the query as it stands is refused."""
-    buckets = known.buckets
-    try:
-        locality.check(queryset.query, entry, buckets)
-    except ShardingError as error:
-        return None, "The query reads more than rows of its own buckets.", str(error)
-    if buckets is not None and not buckets:
-        return NO_SHARD, known.nothing, None
-    if known.single and buckets is not None and len(buckets) == 1:
-        return ONE_SHARD, f"{known.source} bucket {min(buckets)}, which {shards[0]!r} owns.", None
-    if buckets is None:
-        proof, refusal = f"The filters do not limit {entry.key}", str(unbounded(entry))
+def _merged(found: Explanation, queryset: QuerySet[Any], known: _Proof, entry: Entry) -> Explanation:
+    """Return what the aggregator makes of a query over several buckets, and why it is refused as it stands."""
+    refusal = None
+    if known.buckets is not None:
+        number = len(known.buckets)
+        proof = f"{known.source} {number} {'bucket' if number == 1 else 'buckets'}"
     else:
-        proof, refusal = f"{known.source} {len(buckets)} {'bucket' if len(buckets) == 1 else 'buckets'}", None
-    planned = None if _planner is None else _planner(_opted_in(queryset))
+        proof = f"The filters do not limit {entry.key}"
+        refusal = None if getattr(queryset.query, "fan_out", None) else str(unbounded(entry))
+    planned = None if _planner is None else _planner(_opted_in(queryset) if refusal else queryset)
     if planned is None:
-        missing = "Add 'aggregator' to INSTALLED_APPS."
-        return None, f"{proof}, and nothing is installed that merges answers.", refusal or missing
+        why = f"{proof}, and nothing is installed that merges answers."
+        return replace(found, shards=(), why=why, refusal=refusal or "Add 'aggregator' to INSTALLED_APPS.")
     if planned.tier is None:
-        return None, f"{proof}, and the answers of several shards cannot be merged.", planned.reason
-    return str(planned.tier), f"{proof}; the aggregator merges {planned.reason}.", refusal
+        why = f"{proof}, and the answers of several shards cannot be merged."
+        return replace(found, shards=(), why=why, refusal=planned.reason)
+    why = f"{proof}; the aggregator merges {planned.reason}."
+    return replace(found, tier=str(planned.tier), why=why, refusal=refusal, steps=planned.steps)
 
 
 def _opted_in(queryset: QuerySet[Any]) -> QuerySet[Any]:
@@ -151,17 +220,13 @@ def _opted_in(queryset: QuerySet[Any]) -> QuerySet[Any]:
     return marked  # type: ignore[no-any-return]
 
 
-def _sql(queryset: QuerySet[Any], alias: str) -> str | None:
-    connection = cluster_map.connection_of(alias)
+def _with_sql(found: Explanation, compiler: Any) -> Explanation:
+    """Return an explanation with the one statement that a compiler would send."""
     try:
-        sql, params = native_class(connection, "SQLCompiler")(queryset.query, connection, alias).as_sql()
+        sql, params = compiler.as_sql()
     except EmptyResultSet:
-        return None
-    return str(sql % tuple(map(_literal, params)))
-
-
-def _literal(value: Any) -> str:
-    """Return a parameter for reading. What the driver makes of it is never seen by anybody but the server."""
-    if isinstance(value, (bool, int, float)):
-        return str(value)
-    return "'" + str(value).replace("'", "''") + "'"
+        return found
+    except ShardingError as error:
+        why = "The query reads more than rows of its own database."
+        return replace(found, shards=(), tier=None, why=why, refusal=str(error))
+    return replace(found, steps=Steps((Statement(found.shards, sql, tuple(params)),)))

@@ -15,16 +15,20 @@ from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, lines, refused, r
 
 @ROLLED_BACK
 def test_explain_one_shard():
-    assert lines(run("explain", "shop.Order", "tenant_id=42", "status=it's")) == [
+    printed = lines(run("explain", "shop.Order", "tenant_id=42", "status=it's"))
+    assert lines(run("explain", "shop.Order", "tenant_id=42", "status=it's", "--sql")) == [
+        *printed,
+        'SQL      SELECT "shop_order"."bucket", "shop_order"."id", "shop_order"."tenant_id", '
+        '"shop_order"."customer_id", "shop_order"."status", "shop_order"."total", "shop_order"."quantity", '
+        '"shop_order"."weight", "shop_order"."created" FROM "shop_order" WHERE ("shop_order"."status" = \'it\'\'s\' '
+        'AND "shop_order"."tenant_id" = 42)',
+    ]
+    assert printed == [
         """Query    shop.Order.objects.filter(tenant_id='42', status="it's")""",
         "Buckets  1236",
         "Shards   shard_a",
         "Tier     one shard",
         "Why      The filters prove bucket 1236, which 'shard_a' owns.",
-        'SQL      SELECT "shop_order"."bucket", "shop_order"."id", "shop_order"."tenant_id", '
-        '"shop_order"."customer_id", "shop_order"."status", "shop_order"."total", "shop_order"."quantity", '
-        '"shop_order"."weight", "shop_order"."created" FROM "shop_order" WHERE ("shop_order"."status" = \'it\'\'s\' '
-        'AND "shop_order"."tenant_id" = 42)',
     ]
 
 
@@ -36,7 +40,11 @@ def explained(*arguments):
 @ROLLED_BACK
 def test_explain_as_json():
     data = json.loads(run("explain", "shop.Order", "tenant_id=42", "--json"))
-    assert data.pop("sql").endswith('FROM "shop_order" WHERE "shop_order"."tenant_id" = 42')
+    steps = data.pop("steps")
+    [statement] = steps.pop("statements")
+    assert not any(steps.values())
+    assert statement.pop("sql").endswith('FROM "shop_order" WHERE "shop_order"."tenant_id" = %s')
+    assert statement == {"databases": ["shard_a"], "params": [42]}
     assert data == {
         "model": "shop.Order",
         "filters": {"tenant_id": "42"},
@@ -105,14 +113,33 @@ def test_explain(arguments, expected):
 @ROLLED_BACK
 def test_explain_a_query_of_one_shard_that_matches_no_row():
     data = json.loads(run("explain", "shop.Order", "tenant_id=42", "status__in=", "--json"))
-    assert (data["shards"], data["tier"], data["sql"]) == (["shard_a"], "one shard", None)
+    assert (data["shards"], data["tier"], data["steps"]["statements"]) == (["shard_a"], "one shard", [])
 
 
 @ROLLED_BACK
 def test_explain_says_what_needs_the_opt_in():
     printed = lines(run("explain", "shop.Order", "status=paid", "--order-by=-created"))
-    assert printed[1:4] == ["Buckets  any", "Shards   shard_a, shard_b, shard_c", "Tier     merge, with fan_out()"]
-    assert printed[-1].endswith('ORDER BY "shop_order"."created" DESC')
+    assert [" ".join(line.split()) for line in printed[1:]] == [
+        "Buckets any",
+        "Shards shard_a, shard_b, shard_c",
+        "Tier merge, with fan_out()",
+        "Why The filters do not limit tenant_id; the aggregator merges rows.",
+        "Refused This Order query names no tenant_id, so its shard is unknown. Filter on tenant_id, or ask every shard "
+        "with aggregator.fan_out().",
+        "Columns bucket, id, tenant_id, customer, status, total, quantity, weight, created",
+        "Merged by created descending, NULLs first, compared in Python",
+    ]
+    assert run("explain", "shop.Order", "status=paid", "--order-by=-created", "--sql").count("ORDER BY") == 1
+
+
+@ROLLED_BACK
+def test_explain_a_global_model():
+    assert lines(run("explain", "shop.Region", "name=x")) == [
+        "Query      shop.Region.objects.filter(name='x')",
+        "Databases  default",
+        "Tier       one database",
+        "Why        shop.Region is a global model, whose rows are in the control database, 'default'.",
+    ]
 
 
 @ROLLED_BACK
@@ -135,7 +162,7 @@ def test_explain_without_an_aggregator(monkeypatch):
 
 @ROLLED_BACK
 def test_explain_what_cannot_be_merged(monkeypatch):
-    refusal = explanation.Explanation("", {}, None, (), 0, None, "", None, None)
+    refusal = explanation.Explanation("", None, (), 0, None, "")
     planned = type("Planned", (), {"tier": None, "reason": "No tier answers it."})
     monkeypatch.setattr(explanation, "_planner", lambda queryset: planned if queryset.query.fan_out else refusal)
     assert explained("shop.Order", "status=paid") == {
@@ -155,7 +182,6 @@ def test_explain_what_cannot_be_merged(monkeypatch):
             ["shop.Nope"],
             "'shop.Nope' is no model. Write its label, such as shop.Order. (App 'shop' doesn't have a 'Nope' model.)",
         ),
-        (["shop.Region"], "shop.Region is not sharded. Inherit from sharding.models.ShardedModel to shard it."),
         (
             ["shop.Line", "nope=1"],
             "shop.Line cannot be filtered so: Cannot resolve keyword 'nope' into field. Choices are: amount, bucket, "

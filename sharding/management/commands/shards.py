@@ -25,7 +25,7 @@ from sharding.migrating.reporting import console_on
 from sharding.operations import display, first_map
 from sharding.operations.audit import Step
 from sharding.operations.audit_report import audit_all, expected_rows
-from sharding.operations.explanation import explain
+from sharding.operations.explanation import explanation_of
 from sharding.operations.first_map import Wish
 from sharding.operations.status import reason, status
 from sharding.placement import PLACEMENTS
@@ -78,13 +78,14 @@ class Command(BaseCommand):
         _add_json(parser)
 
     def _add_explain(self, parser: ArgumentParser) -> None:
-        parser.add_argument("model", help="Label of a sharded model, such as shop.Order.")
+        parser.add_argument("model", help="Label of a model, such as shop.Order.")
         parser.add_argument(
             "filters", nargs="*", type=condition, metavar="LOOKUP=VALUE", help="Such as tenant_id=42 or id__in=1,2."
         )
         parser.add_argument(
             "--order-by", action="append", default=[], metavar="FIELD", help="Such as --order-by=-created."
         )
+        parser.add_argument("--sql", action="store_true", help="Show the statements, too.")
         _add_json(parser)
 
     def _add_audit(self, parser: ArgumentParser) -> None:
@@ -166,15 +167,15 @@ class Command(BaseCommand):
     def _explain(self, console: Console, options: dict[str, Any]) -> None:
         model, filters = _model(options["model"]), once(options["filters"], "The query names the lookup")
         try:
-            found = explain(model, filters, tuple(options["order_by"]))
+            found = explanation_of(model._default_manager.filter(**filters).order_by(*options["order_by"]))
         except ValidationError as error:
             raise CommandError(f"{model._meta.label} cannot be filtered so: {' '.join(error.messages)}") from error
         except (FieldError, ValueError) as error:
             raise CommandError(f"{model._meta.label} cannot be filtered so: {error}") from error
         if options["json"]:
-            self._print_json(explanation_data(found))
+            self._print_json(explanation_data(found, filters))
         else:
-            display.show_explanation(found, console)
+            display.show_explanation(found, filters, console, sql=options["sql"])
 
     def _audit(self, console: Console, options: dict[str, Any]) -> None:
         labels = [_model(label)._meta.label for label in options["model"]]
