@@ -17,6 +17,7 @@ from django.db.models.sql import Query
 from aggregator import executor
 from aggregator.refusal import cannot_merge
 from sharding.errors import ShardsDisagree
+from sharding.operations.servers import VERSIONED, default_collation
 
 T = TypeVar("T")
 
@@ -31,9 +32,6 @@ COLLATE = re.compile(r'COLLATE "((?:[^"]|"")+)"')
 _defaults: dict[tuple[str, str], str] = {}
 _deterministic: dict[tuple[str, str, str], bool] = {}
 _compared: dict[tuple[str, str, str | None], str] = {}
-
-#: Since this version, a server tells the version of a database's own collation.
-VERSIONED = 150000
 
 
 def sort_by_code_points(connections: Sequence[Any], collation: str | None) -> bool:
@@ -82,7 +80,7 @@ def default_of(connection: Any) -> str:
     place = (connection.alias, connection.settings_dict["NAME"])
     if place not in _defaults:
         row = _ask(connection, "SELECT to_jsonb(d)::text FROM pg_database d WHERE datname = current_database()")
-        _defaults[place] = _name(json.loads(row))
+        _defaults[place] = default_collation(json.loads(row))
     return _defaults[place]
 
 
@@ -125,13 +123,6 @@ def _of_name(connection: Any, collation: str) -> str | None:
     parts = [collation, found["collprovider"], locale, found.get("collicurules"), found["version"]]
     parts.append("" if found["collisdeterministic"] else "nondeterministic")
     return " ".join(str(part) for part in parts if part)
-
-
-def _name(database: dict[str, Any]) -> str:
-    # The columns depend on the server's version: providers came with 15, datlocale with 17.
-    if database.get("datlocprovider", "c") == "c":
-        return str(database["datcollate"])
-    return str(database.get("datlocale") or database.get("daticulocale"))
 
 
 def _is_code_points(connection: Any, collation: str) -> bool:

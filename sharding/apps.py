@@ -14,11 +14,11 @@ class ShardingConfig(AppConfig):
         from django.core import checks
 
         from sharding.checks import SETTINGS_CHECKS
-        from sharding.cluster_checks import check_stored_cluster
+        from sharding.cluster_checks import check_servers, check_stored_cluster
         from sharding.model_checks import DATABASE_CHECKS, MODEL_CHECKS
 
         for check in (*SETTINGS_CHECKS, *MODEL_CHECKS):
             checks.register(check, "sharding")
-        for asking in (*DATABASE_CHECKS, check_stored_cluster):
+        for asking in (*DATABASE_CHECKS, check_stored_cluster, check_servers):
             # Not under our own tag: from Django 6.0 on, `check --tag sharding` would open every database.
             checks.register(asking, checks.Tags.database)

@@ -1,6 +1,6 @@
 """
-System checks of the stored cluster, E032 to E039, W044, W045 and W052: do the settings, the control database and the
-shards agree?
+System checks of the stored cluster, E032 to E039, W044, W045, W052 and W070 to W075: do the settings, the control
+database and the shards agree, and the shards among themselves?
 
 They run where Django allows a check to ask databases: `check --database default --database shard_a`, `migrate`, and the
 test runner. A database that was not named is not asked.
@@ -9,6 +9,7 @@ test runner. A database that was not named is not asked.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 from django.core.checks import CheckMessage, Error, Info, Warning
@@ -16,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from sharding import conf, reference_copies, reference_models, stored_cluster
 from sharding.model_checks.subjects import AppConfigs
+from sharding.operations.servers import Server, differences, server_of
 from sharding.stored_cluster import StoredCluster
 
 #: Of max_connections: with fewer prepared transactions than this, a burst of commits meets the limit.
@@ -45,6 +47,28 @@ def check_stored_cluster(
         except DatabaseError as error:
             found.append(_unreachable(alias, error))
     return found
+
+
+def check_servers(app_configs: AppConfigs, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
+    """Return a warning for all that the named databases should have in common and have not: versions, collations."""
+    if conf.problems():
+        return []
+    found: dict[str, Server] = {}
+    # A database that does not answer is E039, which check_stored_cluster() reports.
+    for alias in databases or ():
+        with suppress(DatabaseError):
+            if alias in connections and _gives_rows(alias, databases or ()):
+                server = server_of(connections[alias])
+                found |= {} if server is None else {alias: server}
+    return [Warning(each.message, hint=each.hint, id=each.id) for each in differences(found)]
+
+
+def _gives_rows(alias: str, databases: Sequence[str]) -> bool:
+    """Return whether a database's answers are merged with those of others: a shard's, and an owning `default`'s."""
+    if alias in conf.current().shards:
+        return True
+    stored = stored_cluster.cluster() if alias == DEFAULT_DB_ALIAS and len(databases) > 1 else None
+    return stored is not None and alias in stored.counts
 
 
 def _of_control(stored: StoredCluster | None) -> Iterator[CheckMessage]:

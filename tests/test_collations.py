@@ -9,8 +9,9 @@ from django.db.models import Case, Count, F, Max, OuterRef, Q, QuerySet, Subquer
 from django.db.models.functions import Collate, Length
 from django.db.models.lookups import Exact
 
-from aggregator import collations, fan_out
+from aggregator import fan_out
 from sharding.errors import CannotMerge
+from sharding.operations.servers import default_collation
 from sharding.testing import cluster
 from tests import servers
 from tests.messages import whole
@@ -78,7 +79,7 @@ if servers.engine == "sqlite":
     ids=["before 15", "libc", "icu", "builtin"],
 )
 def test_collations_of_databases(database: dict[str, Any], name: str) -> None:
-    assert collations._name(database) == name
+    assert default_collation(database) == name
 
 
 @pytest.mark.debian

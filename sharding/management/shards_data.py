@@ -12,6 +12,7 @@ from sharding.operations.audit_report import EXAMPLES, Report
 from sharding.operations.explanation import Explanation
 from sharding.operations.first_map import Completed, FirstMap
 from sharding.operations.reference_audit import examples
+from sharding.operations.servers import Server
 from sharding.operations.status import Status
 from sharding.reference_sync import Drift
 
@@ -47,6 +48,7 @@ def status_data(found: Status) -> dict[str, Any]:
         "exact": found.exact,
         "imbalance": _imbalance(found.imbalance),
         "problems": list(found.problems),
+        "warnings": [each.message for each in found.differences],
         "databases": {
             each.alias: {
                 "up": each.up,
@@ -59,10 +61,15 @@ def status_data(found: Status) -> dict[str, Any]:
                 "in_doubt": each.in_doubt,
                 "oldest_in_doubt": each.oldest_in_doubt,
                 "problems": list(each.problems),
+                "server": None if each.server is None else _server(each.server),
             }
             for each in found.databases
         },
     }
+
+
+def _server(server: Server) -> dict[str, Any]:
+    return {"version": server.version, "encoding": server.encoding, "collation": str(server.collation)}
 
 
 def explanation_data(found: Explanation, filters: Mapping[str, Any]) -> dict[str, Any]:

@@ -59,6 +59,7 @@ def show_status(found: Status, console: Console) -> None:
     console.print(shown)
     if found.imbalance is not None:
         console.print(f"\nImbalance: {found.imbalance}")
+    _show_servers(found, console)
     unknown = [each.alias for each in found.databases if each.up and each.rows is None]
     if unknown:
         console.print(f"Rows of {', '.join(unknown)} were never estimated: run ANALYZE there, or use --exact.")
@@ -67,6 +68,19 @@ def show_status(found: Status, console: Console) -> None:
         console.print("\nProblems:")
         for problem in problems:
             console.print(Padding(problem, (0, 0, 0, 2), expand=False))
+
+
+def _show_servers(found: Status, console: Console) -> None:
+    servers: dict[str, list[str]] = {}
+    for each in found.databases:
+        if each.server is not None:
+            about = f"PostgreSQL {each.server.major}, {each.server.encoding}, {each.server.collation}"
+            servers.setdefault(about, []).append(each.alias)
+    for about, aliases in servers.items():
+        where = "" if len(servers) == 1 else f" ({', '.join(aliases)})"
+        console.print(f"Servers: {about}{where}")
+    for difference in found.differences:
+        console.print(f"Warning: {difference.message} {difference.hint}")
 
 
 def show_explanation(found: Explanation, filters: Mapping[str, Any], console: Console, *, sql: bool) -> None:

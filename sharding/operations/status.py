@@ -14,6 +14,7 @@ from sharding import conf, reference_copies, routing, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
 from sharding.commits.resolver import InDoubt, in_doubt
 from sharding.operations import places
+from sharding.operations.servers import Difference, Server, differences, server_of
 from sharding.registry import Entry
 from sharding.stored_cluster import StoredCluster
 
@@ -47,6 +48,8 @@ class DatabaseStatus:
     in_doubt: int = 0
     oldest_in_doubt: float | None = None
     problems: tuple[str, ...] = ()
+    #: None for SQLite, and where it does not answer.
+    server: Server | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +66,12 @@ class Status:
     imbalance: Imbalance | None
     #: What is wrong with the cluster as a whole.
     problems: tuple[str, ...]
+
+    @property
+    def differences(self) -> list[Difference]:
+        """Return what the databases that give rows should have in common and have not."""
+        giving = [each for each in self.databases if each.buckets or each.alias != DEFAULT_DB_ALIAS]
+        return list(differences({each.alias: each.server for each in giving if each.server is not None}))
 
     @property
     def sound(self) -> bool:
@@ -176,6 +185,7 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
         in_doubt=len(waiting),
         oldest_in_doubt=waiting[0].age if waiting else None,
         problems=tuple(problems),
+        server=server_of(connections[alias]),
     )
 
 

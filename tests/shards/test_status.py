@@ -26,6 +26,7 @@ def test_status():
     printed = lines(run("status", "--exact"))
     cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).get()
     data = json.loads(run("status", "--json"))
+    server = data["databases"]["shard_a"]["server"]
     assert [without_size(line) for line in printed] == [
         f"Cluster {cluster.uuid}",
         f"epoch {cluster.epoch}, 4096 buckets, hash mmh3",
@@ -38,6 +39,7 @@ def test_status():
         "shard_c up 1,365 0 SIZE 1 ok",
         "",
         "Imbalance: sd 0.03 %, max/mean 1.000",
+        f"Servers: PostgreSQL {server['version'] // 10000}, UTF8, {server['collation']}",
     ]
     assert max(map(len, printed)) <= 80
     assert (data["sound"], data["epoch"], data["buckets"], data["hash"]) == (True, cluster.epoch, 4096, "mmh3")
@@ -45,6 +47,7 @@ def test_status():
         **{"up": True, "number": 1, "buckets": 1366, "rows": 1, "epoch": 1, "identified": True, "problems": []},
         **{"in_doubt": 0, "oldest_in_doubt": None},
         "bytes": data["databases"]["shard_a"]["bytes"],
+        "server": server,
     }
 
 

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from sharding import conf
 from sharding.errors import MigrationFailed
+from sharding.management.server_warnings import server_warnings
 from sharding.migrating import matrix
 from sharding.migrating.databases import databases
 from sharding.migrating.one_database import Patience
@@ -81,6 +82,8 @@ class Command(BaseCommand):
             raise CommandError(str(error)) from error
         if not quiet and not any(outcome.done for outcome in result.outcomes.values()):
             reporter.console.print("No migrations to apply.")
+        for line in () if quiet else server_warnings(found.shards):
+            reporter.console.print(line)
 
     def _show(self, found: matrix.Matrix, options: dict[str, Any]) -> None:
         if options["json"]:
