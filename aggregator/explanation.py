@@ -13,16 +13,17 @@ from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import QuerySet
 
-from aggregator import compilers
+from aggregator import compilers, gather
 from aggregator.planner import Plan, Tier
 from aggregator.steps import steps_of
 from sharding import cluster_map, locality, registry, routing, scopes
 from sharding.backends import hook, lookup_reads
-from sharding.backends.compilers import owned, unbounded
+from sharding.backends.compilers import asks_every_shard, owned, unbounded
 from sharding.backends.hook import FanOutRequest
-from sharding.errors import ShardingError
+from sharding.errors import CannotMerge, GlobalJoin, ShardingError
 from sharding.lookups import matching, states
 from sharding.operations.steps import Statement, Steps, grid
+from sharding.registry import Entry
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,21 +67,34 @@ def explain(queryset: QuerySet[Any, Any]) -> Explanation:
     try:
         query = scopes.apply(queryset.query, entry)
         buckets = routing.buckets_of(query)
-        locality.check(query, entry, buckets)
+        refused = _refusal(query, entry, buckets)
         single = True
-        if buckets is None and not getattr(query, "fan_out", None):
+        if buckets is None and not asks_every_shard(query):
             match = matching.match(query)
             if match is None or not states.is_built(match.lookup.name):
                 raise unbounded(entry, None if match is None else match.lookup.name)
             buckets, single = lookup_reads.buckets(match, connections[DEFAULT_DB_ALIAS]), match.single
-        shards = cluster_map.current().owners_of(buckets) if buckets is not None else cluster_map.current().aliases
+        every = buckets is None or refused is not None
+        shards = cluster_map.current().aliases if every else cluster_map.current().owners_of(buckets or ())
         shards = hook.restricted(query, shards)
-        if buckets is not None and (not buckets or (single and len(buckets) == 1)):
-            return Explanation(Tier.ONE_SHARD, _reason(buckets), shards, buckets, steps=_on_one_shard(query, shards))
-        plan, steps = _planned(query, shards, buckets)
+        if not every and (not buckets or (single and len(buckets) == 1)):
+            steps = _on_one_shard(query, shards)
+            return Explanation(Tier.ONE_SHARD, _reason(buckets or frozenset()), shards, buckets, steps=steps)
+        plan, steps = _planned(query, shards, buckets, refused)
     except ShardingError as error:
         return Explanation(None, str(error), (), buckets, type(error))
     return Explanation(plan.tier, plan.reason, shards, buckets, steps=steps)
+
+
+def _refusal(query: Any, entry: Entry, buckets: routing.Buckets) -> ShardingError | None:
+    """Return why no shard can answer its part by itself, if the rows may be gathered then."""
+    try:
+        locality.check(query, entry, buckets)
+    except (CannotMerge, GlobalJoin) as refusal:
+        if not asks_every_shard(query) or query.is_empty():
+            raise
+        return refusal
+    return None
 
 
 def _reason(buckets: frozenset[int]) -> str:
@@ -100,11 +114,18 @@ def _on_one_shard(query: Any, shards: tuple[str, ...]) -> Steps:
     return Steps((Statement(shards, sql, tuple(params)),))
 
 
-def _planned(query: Any, shards: tuple[str, ...], buckets: routing.Buckets) -> tuple[Plan, Steps]:
-    request = FanOutRequest(compilers.SELECT, query.clone(), connections[DEFAULT_DB_ALIAS], shards, buckets)
+def _planned(
+    query: Any, shards: tuple[str, ...], buckets: routing.Buckets, refused: ShardingError | None
+) -> tuple[Plan, Steps]:
+    door = connections[DEFAULT_DB_ALIAS]
+    request = FanOutRequest(compilers.SELECT, query.clone(), door, shards, buckets, refused=refused)
     compiler = compilers.compiler_for(request)
     try:
-        compiler.plan_only()
+        try:
+            compiler.plan_only()
+        except (CannotMerge, GlobalJoin) as refusal:
+            compiler = gather.compiler(request, refusal)
+            compiler.plan_only()
         return compiler.plan, steps_of(compiler, shards)
     except EmptyResultSet:
         return compiler.plan, Steps()

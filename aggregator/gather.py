@@ -75,7 +75,7 @@ class Gathering(Recording):
             CannotMerge: it is not to be had in one place.
         """
         with suppress(EmptyResultSet):
-            self._reads()
+            self.reads()
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         if self.connection.gathering is not None:
@@ -105,9 +105,9 @@ class Gathering(Recording):
             CannotMerge: what is read is not to be had in one place.
             GatherTooLarge: it is too much.
         """
-        sql, params, reads = self._reads()
+        sql, params, reads = self.reads()
         door, asked = self.request.door, self._asked()
-        home = door if reads.needs_control() else self.connection
+        home = self.place(reads)
         involved = list(dict.fromkeys([*asked, home.alias]))
         # What needs the control database can be finished nowhere else.
         with executor.participating(door, involved, policy.of(self.query), anywhere=home is not door):
@@ -127,7 +127,7 @@ class Gathering(Recording):
 
     def explain_query(self) -> Iterator[str]:
         """Yield why rows are gathered, and each shard's plan for finding them."""
-        sql, _, reads = self._reads()
+        sql, _, reads = self.reads()
         yield f"-- {self.plan.reason}"
         prefix = self.connection.ops.explain_query_prefix(self._explained.format, **self._explained.options)
         statements = gathering.fetching(self.connection, reads.tables(sql, self.connection))
@@ -138,11 +138,16 @@ class Gathering(Recording):
             yield f"-- {alias}"
             yield from (" ".join(map(str, row)) for answer in answers for row in answer[place])
 
-    def _reads(self) -> tuple[str, Any, Reads]:
+    def reads(self) -> tuple[str, Any, Reads]:
+        """Return the statement, and what it reads of each table."""
         with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:
             sql, params = self.as_sql()
         reads.needs_control()
         return sql, params, reads
+
+    def place(self, reads: Reads) -> Any:
+        """Return the connection of the database on which the statement is run."""
+        return self.request.door if reads.needs_control() else self.connection
 
     def _asked(self) -> tuple[str, ...]:
         if not self._everywhere:

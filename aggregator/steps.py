@@ -19,23 +19,45 @@ from sharding.operations.steps import MergeKey, Statement, Steps
 
 
 def steps_of(planned: Any, shards: tuple[str, ...]) -> Steps:
-    """Return the steps of a compiler that has planned a SELECT; none where its tier is described elsewhere."""
-    describe = {Tier.MERGE: _of_merge, Tier.PARTIALS: _of_partials}.get(planned.plan.tier)
-    if describe is None:
-        return Steps()
+    """Return the steps of a compiler that has planned a SELECT statement."""
+    if planned.plan.tier is Tier.GATHER and len(shards) > 1:
+        return _of_gather(planned)
     # The joins of the one that has planned are out of use.
     request = replace(planned.request, query=planned.request.query.clone())
     compiler = compilers.compiler_for(request)
-    compiler.oracle = planned.oracle
     with compiler.connection.sharded_statements():
-        return describe(compiler, shards)
+        if len(shards) == 1:
+            # Django's own statement.
+            return Steps((_statement(shards, compiler.as_sql()),))
+        if planned.plan.tier is Tier.PARTIALS:
+            return _of_partials(compiler, shards)
+        compiler.oracle = planned.oracle
+        return _of_merge(compiler, shards)
+
+
+def _statement(databases: tuple[str, ...], compiled: tuple[str, Iterable[Any]]) -> Statement:
+    sql, params = compiled
+    return Statement(databases, sql, tuple(params))
+
+
+def _of_gather(compiler: Any) -> Steps:
+    sql, params, reads = compiler.reads()
+    home = compiler.place(reads)
+    place = "in memory" if home.vendor == "sqlite" else f"on {home.alias}"
+    tables = [
+        f"{table.name} ({', '.join(field.column for field in table.fields)})"
+        f"{'' if table.where is None else f' WHERE {Statement((), *table.where)}'}"
+        for table in reads.tables(sql, home)
+    ]
+    return Steps(
+        gathered=tuple(tables),
+        finisher=f"{place}, where each of these has the rows of all shards",
+        finishing=_statement((home.alias,), (sql, params)),
+    )
 
 
 def _of_merge(compiler: Any, shards: tuple[str, ...]) -> Steps:
-    sql, params = compiler.as_sql()
-    statement = Statement(shards, sql, tuple(params))
-    if len(shards) == 1:
-        return Steps((statement,))
+    statement = _statement(shards, compiler.as_sql())
     selected = [column for each, _, _ in compiler.select for column in ordering.columns_of(each)]
     extra = [each for each, _, _ in compiler.pre_sql_setup()[0]]
     everything = [*selected, *extra]
@@ -51,15 +73,10 @@ def _of_merge(compiler: Any, shards: tuple[str, ...]) -> Steps:
 
 
 def _of_partials(compiler: Any, shards: tuple[str, ...]) -> Steps:
-    if len(shards) == 1:
-        # Django's own statement, which one shard answers by itself.
-        sql, params = compiler.as_sql()
-        return Steps((Statement(shards, sql, tuple(params)),))
     statements = partials.of_select(compiler)
-    sql, params = statements.partial
     names = [f"c{number} = {Statement((), *column)}" for number, column in enumerate(statements.columns)]
     return Steps(
-        (Statement(shards, sql, tuple(params)),),
+        (_statement(shards, statements.partial),),
         groups=tuple(names[: statements.keys]),
         parts=tuple(names[statements.keys :]),
         **_finished(compiler, statements),

@@ -171,16 +171,44 @@ QUERIES: dict[str, tuple[Callable[[], Any], list[str]]] = {
             "Columns amount",
         ],
     ),
+    "a window": (
+        lambda: orders().filter(status="paid").values_list(Window(RowNumber(), order_by=F("total").asc())),
+        [
+            "Model shop.Order",
+            *at_all(
+                "Tier gather|The filters do not limit tenant_id; the rows are gathered in one place because of a "
+                "window function."
+            ),
+            'Gathered shop_order (status, total) WHERE ((("gathered"."status" = \'paid\')))',
+            "Finished on shard_a, where each of these has the rows of all shards",
+            'SELECT ROW_NUMBER() OVER (ORDER BY "shop_order"."total" ASC) AS "window1" FROM "shop_order" WHERE '
+            '"shop_order"."status" = \'paid\'',
+        ],
+    ),
+    "a join to a global model": (
+        lambda: fan_out(Customer.objects).values_list("region__name"),
+        [
+            "Model shop.Customer",
+            *at_all(
+                "Tier gather|The filters do not limit tenant_id; the rows are gathered in one place because of a "
+                "join to a global model."
+            ),
+            "Gathered shop_customer (id, name, region_id)",
+            "Finished on default, where each of these has the rows of all shards",
+            'SELECT "shop_region"."name" AS "region__name" FROM "shop_customer" LEFT OUTER JOIN "shop_region" ON '
+            '("shop_customer"."region_id" = "shop_region"."id")',
+        ],
+    ),
     "what cannot be merged": (
-        lambda: orders().annotate(n=Window(RowNumber())),
+        lambda: orders().select_for_update().values("status").annotate(n=Count("id")),
         [
             "Model shop.Order",
             "Buckets any",
             "Shards -",
             "Tier -",
             "Why The filters do not limit tenant_id, and the answers of several shards cannot be merged.",
-            "Refused The answers of several shards to this shop.Order query cannot be merged exactly because of a "
-            "window function. Limit the query to one shard key, or do this part in Python.",
+            "Refused The answers of several shards to this shop.Order query cannot be merged exactly because of "
+            "select_for_update(). Lock the rows by a query of their own.",
         ],
     ),
     "an order that joins a global model": (
@@ -357,14 +385,14 @@ def test_text_of_what_the_aggregator_explains() -> None:
 
 
 @pytest.mark.django_db(databases="__all__", transaction=True)
-@pytest.mark.parametrize("name", ["a sorted slice with a join", "groups"])
+@pytest.mark.parametrize("name", ["a sorted slice with a join", "groups", "a window"])
 def test_one_shard_sends_what_django_would(name: str, capsys: pytest.CaptureFixture[str]) -> None:
     queryset = QUERIES[name][0]()
     with cluster.owners("shard_b"):
         found = printed(queryset, capsys)
     assert found[2] == "Shards shard_b"
     assert found[-1].startswith("SQL SELECT")
-    assert (" OFFSET 100" in found[-1]) == (name != "groups")
+    assert (" OFFSET 100" in found[-1]) == (name == "a sorted slice with a join")
 
 
 def test_what_is_no_queryset() -> None:

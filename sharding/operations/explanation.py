@@ -15,7 +15,7 @@ from django.db.models.manager import BaseManager
 
 from sharding import cluster_map, locality, reference_models, registry, routing, scopes
 from sharding.backends import lookup_reads
-from sharding.backends.compilers import owned, unbounded
+from sharding.backends.compilers import asks_every_shard, owned, unbounded
 from sharding.errors import ShardingError
 from sharding.lookups import matching, states
 from sharding.operations.steps import Statement, Steps, grid
@@ -24,6 +24,7 @@ from sharding.registry import Entry
 ONE_SHARD = "one shard"
 ONE_DATABASE = "one database"
 NO_SHARD = "no query"
+GATHER = "gather"
 
 NO_STEPS = Steps()
 
@@ -41,6 +42,10 @@ class Planned(Protocol):
     @property
     def reason(self) -> str:
         """Why it is that tier."""
+
+    @property
+    def shards(self) -> tuple[str, ...]:
+        """Who is asked."""
 
     @property
     def steps(self) -> Steps:
@@ -159,6 +164,8 @@ def _of_sharded(queryset: QuerySet[Any], entry: Entry) -> Explanation:
     try:
         locality.check(query, entry, buckets)
     except ShardingError as error:
+        if asks_every_shard(query) and not query.is_empty():
+            return _merged(found, queryset, proof, entry)
         why = "The query reads more than rows of its own buckets."
         return replace(found, shards=(), why=why, refusal=str(error))
     if buckets is not None and not buckets:
@@ -185,7 +192,7 @@ class _Proof:
 def _proof(query: Any) -> _Proof:
     """Return what the filters prove; a lookup that they name is asked where its rows are today."""
     buckets = routing.buckets_of(query)
-    match = matching.match(query) if buckets is None and not getattr(query, "fan_out", None) else None
+    match = matching.match(query) if buckets is None and not asks_every_shard(query) else None
     if match is None or not states.is_built(match.lookup.name):
         return _Proof(buckets)
     found = lookup_reads.buckets(match, connections[DEFAULT_DB_ALIAS])
@@ -201,7 +208,7 @@ def _merged(found: Explanation, queryset: QuerySet[Any], known: _Proof, entry: E
         proof = f"{known.source} {number} {'bucket' if number == 1 else 'buckets'}"
     else:
         proof = f"The filters do not limit {entry.key}"
-        refusal = None if getattr(queryset.query, "fan_out", None) else str(unbounded(entry))
+        refusal = None if asks_every_shard(queryset.query) else str(unbounded(entry))
     planned = None if _planner is None else _planner(_opted_in(queryset) if refusal else queryset)
     if planned is None:
         why = f"{proof}, and nothing is installed that merges answers."
@@ -209,8 +216,9 @@ def _merged(found: Explanation, queryset: QuerySet[Any], known: _Proof, entry: E
     if planned.tier is None:
         why = f"{proof}, and the answers of several shards cannot be merged."
         return replace(found, shards=(), why=why, refusal=planned.reason)
-    why = f"{proof}; the aggregator merges {planned.reason}."
-    return replace(found, tier=str(planned.tier), why=why, refusal=refusal, steps=planned.steps)
+    # Rows are gathered because of something; everything else is what is merged.
+    why = f"{proof}; {planned.reason if str(planned.tier) == GATHER else f'the aggregator merges {planned.reason}'}."
+    return replace(found, tier=str(planned.tier), shards=planned.shards, why=why, refusal=refusal, steps=planned.steps)
 
 
 def _opted_in(queryset: QuerySet[Any]) -> QuerySet[Any]:

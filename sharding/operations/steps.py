@@ -54,7 +54,9 @@ class Steps:
     #: What every shard computes for each of its groups: by what it groups, and the parts of aggregates.
     groups: tuple[str, ...] = ()
     parts: tuple[str, ...] = ()
-    #: Makes the answer of the parts, by a statement over them if ``finishing`` is one.
+    #: The tables, and the columns and rows of them, that every shard sends as they are.
+    gathered: tuple[str, ...] = ()
+    #: Makes the answer of these, by a statement over them if ``finishing`` is one.
     finisher: str = ""
     finishing: Statement | None = None
 
@@ -78,6 +80,8 @@ class Steps:
             yield "Groups", ", ".join(self.groups)
         if self.parts:
             yield "Parts", ", ".join(self.parts)
+        for number, table in enumerate(self.gathered):
+            yield "" if number else "Gathered", table
         if self.finisher:
             yield "Finished", self.finisher
         if sql and self.finishing:
