@@ -102,6 +102,8 @@ class Aggregating:
             if inner.plan.tier is Tier.MERGE and not inner.plan.distinct:
                 number = self._counted(inner, connections)
             else:
+                # Django would cut hidden columns off a subquery.
+                inner.query.subquery = False
                 number = sum(1 for _ in inner.rows())
             return (number,) * len(select)
 

@@ -29,7 +29,10 @@ SQLITE_CODE_POINTS = "BINARY"
 
 COLLATE = re.compile(r'COLLATE "((?:[^"]|"")+)"')
 
-_defaults: dict[tuple[str, str], str] = {}
+#: The numbers of the encodings whose bytes are in the order of code points: SQL_ASCII, UTF8, LATIN1.
+CODE_POINT_ENCODINGS = frozenset({0, 6, 8})
+
+_databases: dict[tuple[str, str], dict[str, Any]] = {}
 _deterministic: dict[tuple[str, str, str], bool] = {}
 _compared: dict[tuple[str, str, str | None], str] = {}
 
@@ -77,11 +80,16 @@ def default_of(connection: Any) -> str:
     """Return the name of the collation that a database gives its text."""
     if connection.vendor == "sqlite":
         return "BINARY"
+    return default_collation(_database(connection))
+
+
+def _database(connection: Any) -> dict[str, Any]:
+    """Return the row of a database in pg_database."""
     place = (connection.alias, connection.settings_dict["NAME"])
-    if place not in _defaults:
+    if place not in _databases:
         row = _ask(connection, "SELECT to_jsonb(d)::text FROM pg_database d WHERE datname = current_database()")
-        _defaults[place] = default_collation(json.loads(row))
-    return _defaults[place]
+        _databases[place] = json.loads(row)
+    return _databases[place]
 
 
 def _compares_by(connection: Any, collation: str | None) -> str:
@@ -128,7 +136,8 @@ def _of_name(connection: Any, collation: str) -> str | None:
 def _is_code_points(connection: Any, collation: str) -> bool:
     if connection.vendor == "sqlite":
         return collation.upper() == SQLITE_CODE_POINTS
-    return collation in CODE_POINTS
+    # These collations compare bytes.
+    return collation in CODE_POINTS and _database(connection)["encoding"] in CODE_POINT_ENCODINGS
 
 
 def _is_deterministic(connection: Any, collation: str) -> bool:

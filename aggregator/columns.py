@@ -39,6 +39,8 @@ Sql = tuple[str, tuple[Any, ...]]
 #: Stands for the type of a column of p; no SQL contains it by itself.
 TYPE_OF = "\0{}\0"
 
+#: Types that row_to_json() makes something else of: NULL, where jsonb is null.
+AS_TEXT = frozenset({"jsonb", "hstore", "hstore[]"})
 #: What AVG(x) is computed from exactly, by the type of x: SUM(x) keeps all digits of these.
 AVERAGED = frozenset({"smallint", "integer", "bigint", "numeric", "double precision", "interval"})
 #: What StdDev(x) and Variance(x) are computed from, by the type of x.
@@ -55,6 +57,8 @@ class Builder:
         self.columns: list[Sql] = []
         self.types: list[str] = []
         self.compares_text = False
+        #: Partial groups may be finer than the groups of the answer.
+        self._splits = False
         self._groups: dict[Any, str] = {}
         for group in groups:
             try:
@@ -71,7 +75,7 @@ class Builder:
         # Counting different ids is counting ids: each is on one shard, and in one partial row unless values are keys.
         # Otherwise the values become group keys.
         different = [leaf for leaf in leaves if leaf.distinct and id(leaf) not in self._listed]
-        self._pushes_distinct = not spread and not self._listed and all(map(self._on_one_shard, different))
+        self._pushes_distinct = not (spread or self._listed or self._splits) and all(map(self._on_one_shard, different))
         self._distinct = {id(leaf): self._distinct_column(leaf) for leaf in different if not self._pushes_distinct}
         self.keys = len(self.columns)
 
@@ -183,9 +187,11 @@ class Builder:
 
     def _column(self, expression: Any) -> str:
         sql, params = self.compiler.compile(expression)
-        if not self._is_sqlite and ordering.type_of(self.compiler, expression) == "jsonb":
-            # As JSON, a row could not tell the value null from NULL.
-            return self._add((f"({sql})::text", tuple(params)), "") + "::jsonb"
+        kind = ordering.type_of(self.compiler, expression)
+        if not self._is_sqlite and kind in AS_TEXT:
+            # Equal values may have different texts.
+            self._splits = True
+            return self._add((f"({sql})::text", tuple(params)), "") + f"::{kind}"
         declared = expression.output_field.db_type(self.compiler.connection) if self._is_sqlite else None
         return self._add((sql, tuple(params)), declared or "")
 

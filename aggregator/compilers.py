@@ -253,7 +253,8 @@ class Merging(Planning):
 
     def _merged(self, streams: Sequence[Any], keys: Any = (), identities: Any = None) -> Iterator[Row]:
         low, high, distinct = self.low, self.high, self.plan.distinct
-        return merge.merged(streams, keys, distinct=distinct, identities=identities, low=low, high=high)
+        same = {**(identities or {}), **dict.fromkeys(self.ignored, lambda value: None)}
+        return merge.merged(streams, keys, distinct=distinct, identities=same, low=low, high=high)
 
     def explain_query(self) -> Iterator[str]:
         """Yield the plan of every shard under its name."""

@@ -46,7 +46,8 @@ def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) ->
     """
     sql, params = statements.partial
     count = len(statements.declared) or 1
-    types = ", ".join(f"format_type(pg_typeof(c{number}), NULL)" for number in range(count))
+    # With -1, the names of CHAR and BIT are those of their types without a length, not with the length one.
+    types = ", ".join(f"format_type(pg_typeof(c{number}), -1)" for number in range(count))
     # The types are asked for without any row, too: of no rows there are aggregates.
     wrapped = (
         f"WITH t AS MATERIALIZED ({sql}) SELECT string_agg(row_to_json(t)::text, ','), "

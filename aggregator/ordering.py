@@ -23,6 +23,7 @@ from django.db.models.sql import Query
 from django.db.models.sql.compiler import PositionRef
 
 from aggregator import ranks
+from aggregator.lengths import INTERVAL, Length
 from aggregator.merge import SortKey
 from aggregator.ranks import Kind
 from aggregator.refusal import cannot_merge
@@ -43,14 +44,13 @@ EXACT = frozenset(
         "date",
         "time",
         "timestamp with time zone",
-        "interval",
         "uuid",
         "bytea",
     }
 )
 TEXT = frozenset({"varchar", "text"})
-#: Types of which equal values are equal in Python.
-EQUAL = EXACT | TEXT | {"inet"}
+#: Types of which equal values are equal in Python, intervals by their lengths.
+EQUAL = EXACT | TEXT | {"inet", INTERVAL}
 UNKNOWN = "unknown"
 LENGTH = re.compile(r"\s*\([^)]*\)")
 #: Types that take what is longer, too, without their length; converted to others, a value might be cut.
@@ -66,6 +66,17 @@ class Order:
     hidden: list[Selected] = field(default_factory=list)
     #: What keys are compared by that Python might not compare as the database does; by their positions.
     kinds: dict[int, Kind] = field(default_factory=dict)
+    #: The SQL of each column of a row, the hidden ones last.
+    columns: list[tuple[str, tuple[Any, ...]]] = field(default_factory=list)
+
+    def place(self, compiler: Any, expression: Any) -> int:
+        """Return the column of an expression; where it is not selected, it becomes a hidden one."""
+        sql, params = compiler.compile(expression)
+        wanted = (sql, tuple(params))
+        if wanted not in self.columns:
+            self.hidden.append((expression, (sql, params), None))
+            self.columns.append(wanted)
+        return self.columns.index(wanted)
 
 
 def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected]) -> Order:
@@ -75,15 +86,13 @@ def order_of(compiler: Any, order_by: Iterable[Any], select: Sequence[Selected])
     Raises:
         CannotMerge: nothing is known of the type of one of the expressions.
     """
-    order = Order()
-    columns = list(_columns(compiler, select))
+    order = Order(columns=list(_columns(compiler, select)))
     for ordering in _spelt_out(each[0] for each in order_by):
-        position, expression = _position(compiler, ordering, select, columns)
+        position, expression = _position(compiler, ordering, select, order.columns)
+        if type_of(compiler, expression) == INTERVAL:
+            position, expression = None, Length(expression)
         if position is None:
-            compiled = compiler.compile(expression)
-            order.hidden.append((expression, compiled, None))
-            columns.append((compiled[0], tuple(compiled[1])))
-            position = len(columns) - 1
+            position = order.place(compiler, expression)
         kind = kind_of(compiler, expression, EXACT, f"the order of {named(expression)}, whose type is unknown")
         if kind is not None:
             order.kinds[position] = kind
@@ -121,6 +130,10 @@ def kind_of(compiler: Any, expression: Any, exact: Container[str], construct: st
         return None
     if name == UNKNOWN:
         raise cannot_merge(compiler.query, construct, "Use other fields, or limit the query to one shard key.")
+    if name.startswith(INTERVAL):
+        # Nothing tells how the driver changed what is in an array.
+        what = f"{named(expression)}, an array of intervals"
+        raise cannot_merge(compiler.query, what, "Use other fields, or limit the query to one shard key.")
     declared = UNBOUNDED.sub(r"\1", expression.output_field.db_type(compiler.connection))
     # A function of text may give what no collation can be named for.
     named_for = isinstance(expression, (Col, Collate)) or COLLATABLE.search(name)
@@ -148,7 +161,7 @@ def is_sortable(compiler: Any, expression: Any) -> bool:
     """Return whether Python sorts the expression's values as the database does, whatever the collations are."""
     if compiler.connection.vendor == "sqlite":
         return collation_of(expression) is None
-    return type_of(compiler, expression) in EXACT
+    return type_of(compiler, expression) in EXACT | {INTERVAL}
 
 
 def type_of(compiler: Any, expression: Any) -> str:

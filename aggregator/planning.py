@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from aggregator import gather, ordering, partials, planner, ranks
+from aggregator.lengths import INTERVAL, Length
 from aggregator.planner import Parts, Plan, Tier
 from aggregator.ranks import Kind, Oracle
 from sharding import cluster_map
@@ -24,6 +25,8 @@ class Planning:
     order: ordering.Order
     #: By what DISTINCT compares, by positions.
     equalities: dict[int, Kind]
+    #: The columns that DISTINCT does not compare, since hidden ones stand for them.
+    ignored: set[int]
     oracle: Oracle
     groups: list[Any]
     request: FanOutRequest
@@ -80,10 +83,9 @@ class Planning:
         return self.sorted_select(order_by, [*select, *extra], extra)
 
     def sorted_select(self, order_by: list[Any], select: list[Any], extra: list[Any]) -> list[Any]:
-        self.order = ordering.Order()
-        self.equalities = {}
-        if self.plan.tier is Tier.MERGE and not self.drops_order:
-            self.order = ordering.order_of(self, order_by, select)
+        self.equalities, self.ignored = {}, set()
+        sorts = self.plan.tier is Tier.MERGE and not self.drops_order
+        self.order = ordering.order_of(self, order_by if sorts else (), select)
         if self.plan.distinct:
             self._find_equalities(select)
         return extra
@@ -97,6 +99,9 @@ class Planning:
     def _find_equalities(self, select: list[Any]) -> None:
         columns = [column for expression, _, _ in select for column in ordering.columns_of(expression)]
         for position, column in enumerate(columns):
+            if ordering.type_of(self, column) == INTERVAL:
+                self.order.place(self, Length(column))
+                self.ignored.add(position)
             construct = f"DISTINCT over {ordering.named(column)}, whose type is unknown"
             kind = ordering.kind_of(self, column, ordering.EQUAL, construct)
             if kind is not None:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
@@ -19,6 +17,7 @@ from sharding.operations import servers, status
 from sharding.operations.servers import Collation, Difference, Server, differences, server_of
 from tests.downtime import down
 from tests.garden import garden, migrated, running_servers
+from tests.other_database import another_database
 from tests.shards.command import lines, run
 
 __all__ = ["garden", "migrated", "running_servers"]
@@ -128,23 +127,6 @@ def test_a_cluster_whose_servers_are_alike_is_silent() -> None:
 def test_a_zone_that_a_server_does_not_know(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(servers.timezone, "get_default_timezone_name", lambda: "Europe/Atlantis")
     assert server_of(connections["shard_a"]).local_times is None
-
-
-@contextmanager
-def another_database(alias: str, options: str) -> Iterator[Any]:
-    """Yield a connection to a new and empty database on the server of a shard."""
-    name = f"{connections[alias].settings_dict['NAME']}_other"
-    with connections[alias].copy()._nodb_cursor() as cursor:
-        cursor.execute(f'DROP DATABASE IF EXISTS "{name}"')
-        cursor.execute(f'CREATE DATABASE "{name}" TEMPLATE template0 {options}')
-    connection = connections[alias].copy()
-    connection.settings_dict["NAME"] = name
-    try:
-        yield connection
-    finally:
-        connection.close()
-        with connections[alias].copy()._nodb_cursor() as cursor:
-            cursor.execute(f'DROP DATABASE "{name}"')
 
 
 @ON_CLUSTER

@@ -10,13 +10,14 @@ from typing import Any
 import pytest
 from django.contrib.postgres.fields import ArrayField
 from django.db import connections
-from django.db.models import Case, CharField, Func, Value, When
+from django.db.models import Case, CharField, Count, Func, Value, When
 from django.db.models.functions import Cast, Collate, Lower
 
 from aggregator import KeysetPaginator, collations, fan_out
 from sharding.errors import CannotMerge
 from tests.ranks.comparing import Named, distinct, everywhere, given, questions, require_equal, write
 from tests.shop.models import Customer
+from tests.two_sides import TENANTS, answers
 
 pytestmark = [pytest.mark.debian, pytest.mark.django_db(databases="__all__")]
 
@@ -90,6 +91,16 @@ class TestThousandsOfWords:
         x = Cast(given(), Named("citext"))
         require_equal(questions(x))
         require_equal(distinct(x), same=lambda word: str(word).lower())
+
+    @pytest.mark.parametrize("kind", ["hstore", "hstore[]"])
+    def test_groups_by_hstore(self, kind: str) -> None:
+        everywhere("CREATE EXTENSION hstore")
+        pairs = Func(Value("a"), "tenant_id", template="hstore('a', (%(expressions)s)::text)", arg_joiner=" || ")
+        template = "%(expressions)s" if kind == "hstore" else "ARRAY[%(expressions)s]"
+        x = Func(pairs, template=template, output_field=Named(kind))
+        found, expected = answers(lambda rows: rows(Customer).values(x=x).annotate(n=Count("id")).order_by("x"))
+        assert found == expected
+        assert len(found) == len(TENANTS)
 
     def test_arrays_in_a_language(self) -> None:
         words_ = [Value("o"), given()]

@@ -7,8 +7,21 @@ from typing import Any
 
 import pytest
 from django.contrib.postgres.fields import ArrayField, DateTimeRangeField
-from django.db import ProgrammingError, connections, transaction
-from django.db.models import CharField, DecimalField, Func, GenericIPAddressField, IntegerField, JSONField, Value
+from django.db import DataError, ProgrammingError, connections, transaction
+from django.db.models import (
+    CharField,
+    Count,
+    DateField,
+    DateTimeField,
+    DecimalField,
+    DurationField,
+    Func,
+    GenericIPAddressField,
+    IntegerField,
+    JSONField,
+    Min,
+    Value,
+)
 from django.db.models.functions import Cast, Collate
 from django.test.utils import CaptureQueriesContext
 
@@ -16,9 +29,11 @@ from aggregator import collations, fan_out
 from aggregator.ranks import Kind, ranks_of
 from sharding.errors import CannotMerge
 from tests.messages import whole
+from tests.other_database import another_database
 from tests.ranks.comparing import Named, distinct, everywhere, given, questions, require_equal, write
 from tests.servers import SHARDS
 from tests.shop.models import Customer
+from tests.two_sides import answers, cluster_side, reference_side
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
@@ -160,6 +175,77 @@ def test_an_enum_in_another_order_on_one_shard() -> None:
     )
     with pytest.raises(CannotMerge, match=whole(message)):
         list(fan_out(Customer.objects).order_by(Cast("name", Named("mood"))))
+
+
+INFINITE = ["infinity", "-infinity", "2013-01-01"]
+
+
+@pytest.mark.parametrize("field", [DateField(), DateTimeField()], ids=["dates", "moments"])
+def test_what_python_has_no_value_for(field: Any) -> None:
+    """The driver cannot read it: the error of one database, and never an answer without it."""
+    write(INFINITE * 20)
+    errors = []
+    for side in (cluster_side, reference_side):
+        with (
+            pytest.raises(DataError, match=r"too (large|small)") as caught,
+            transaction.atomic(using=side(Customer).db),
+        ):
+            list(side(Customer).annotate(x=Cast(given(), field)).order_by("x"))
+        errors.append(type(caught.value))
+    assert errors[0] is errors[1]
+    # What is not sent to Python is answered.
+    found, expected = answers(lambda customers: customers(Customer).values(x=Cast(given(), field)).count())
+    assert found == expected == 60
+    # It travels to be sorted by, although it is not selected.
+    with pytest.raises(DataError, match=r"too (large|small)"):
+        list(fan_out(Customer.objects).order_by(Cast(given(), field)).values_list("id"))
+
+
+def test_equal_numbers_of_different_scale() -> None:
+    """Any of them may stand for all, as in one database."""
+    write(["1.0", "1.00", "1", "2"] * 20)
+    x = Cast(given(), Named("numeric"))
+    found, expected = answers(lambda customers: customers(Customer).values_list(x, flat=True).distinct().order_by(x))
+    assert found == expected == [1, 2]
+    found, expected = answers(
+        lambda customers: customers(Customer).values(x=x).annotate(n=Count("id"), least=Min(x)).order_by("x")
+    )
+    assert found == expected == [{"x": 1, "n": 60, "least": 1}, {"x": 2, "n": 20, "least": 2}]
+
+
+def test_groups_by_json_count_a_key_once() -> None:
+    """1 and 1.0 are equal, and their texts are not."""
+    write(["1", "1.0"] * 40)
+    found, expected = answers(
+        lambda customers: (
+            customers(Customer)
+            .values(x=Cast("name", JSONField()))
+            .annotate(tenants=Count("tenant_id", distinct=True), n=Count("id"))
+        )
+    )
+    assert found == expected == [{"x": 1, "tenants": 8, "n": 80}]
+
+
+def test_intervals_are_compared_by_their_lengths() -> None:
+    write(["1 year", "361 days", "360 days", "12 mons"] * 20)
+    x = Cast(given(), DurationField())
+    counted, expected = answers(lambda customers: customers(Customer).values(x=x).distinct().count())
+    assert counted == expected == 2
+    first, last = fan_out(Customer.objects).order_by(x)[0], fan_out(Customer.objects).order_by(x).last()
+    assert first.name != "361 days"
+    assert last.name == "361 days"
+
+
+def test_an_encoding_whose_bytes_are_in_another_order() -> None:
+    """Halfwidth katakana come before kanji in EUC_JP, and behind them in Unicode."""
+    with another_database("shard_a", "ENCODING 'EUC_JP' LOCALE_PROVIDER libc LOCALE 'C'") as connection:
+        assert not collations.sort_by_code_points([connection], None)
+        assert not collations.sort_by_code_points([connections["shard_b"], connection], "C")
+        assert ranks_of(connection, Kind("text"), ["\uff71", "\u4e9c"]) == {"\uff71": 1, "\u4e9c": 2}
+    with another_database("shard_a", "ENCODING 'LATIN1' LOCALE_PROVIDER libc LOCALE 'C'") as connection:
+        collations._databases.clear()
+        assert collations.sort_by_code_points([connection], None)
+    collations._databases.clear()
 
 
 MISSING = 'collation "none" for encoding "UTF8" does not exist'
