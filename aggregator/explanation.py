@@ -13,7 +13,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.models import QuerySet
 
-from aggregator import compilers, gather
+from aggregator import compilers
 from aggregator.planner import Plan, Tier
 from aggregator.steps import steps_of
 from sharding import cluster_map, locality, registry, routing, scopes
@@ -121,11 +121,7 @@ def _planned(
     request = FanOutRequest(compilers.SELECT, query.clone(), door, shards, buckets, refused=refused)
     compiler = compilers.compiler_for(request)
     try:
-        try:
-            compiler.plan_only()
-        except (CannotMerge, GlobalJoin) as refusal:
-            compiler = gather.compiler(request, refusal)
-            compiler.plan_only()
+        compiler.plan_only()
         return compiler.plan, steps_of(compiler, shards)
     except EmptyResultSet:
         return compiler.plan, Steps()

@@ -58,8 +58,7 @@ class Planning:
                     compiler.get_from_clause()
         finally:
             self.query.reset_refcounts(refcounts)
-        if self.plan.tier is not Tier.GATHER:
-            self.verify_collations([cluster_map.connection_of(alias) for alias in self.request.aliases])
+        self.verify_collations([cluster_map.connection_of(alias) for alias in self.request.aliases])
 
     def collapse_group_by(self, expressions: list[Any], having: Any) -> list[Any]:
         self.groups = list(dict.fromkeys(expressions))

@@ -12,6 +12,7 @@ from typing import Any
 from django.db.models.expressions import Col
 
 from aggregator import compilers, ordering, partials
+from aggregator.gather import Gathering
 from aggregator.merge import SortKey
 from aggregator.partials import Statements
 from aggregator.planner import Tier
@@ -20,8 +21,8 @@ from sharding.operations.steps import MergeKey, Statement, Steps
 
 def steps_of(planned: Any, shards: tuple[str, ...]) -> Steps:
     """Return the steps of a compiler that has planned a SELECT statement."""
-    if planned.plan.tier is Tier.GATHER and len(shards) > 1:
-        return _of_gather(planned)
+    if isinstance(planned, Gathering):
+        return _of_gather(planned, shards)
     # The joins of the one that has planned are out of use.
     request = replace(planned.request, query=planned.request.query.clone())
     compiler = compilers.compiler_for(request)
@@ -40,9 +41,12 @@ def _statement(databases: tuple[str, ...], compiled: tuple[str, Iterable[Any]]) 
     return Statement(databases, sql, tuple(params))
 
 
-def _of_gather(compiler: Any) -> Steps:
+def _of_gather(compiler: Any, shards: tuple[str, ...]) -> Steps:
     sql, params, reads = compiler.reads()
     home = compiler.place(reads)
+    if shards == (home.alias,):
+        # It has all rows already.
+        return Steps((Statement(shards, sql, tuple(params)),))
     place = "in memory" if home.vendor == "sqlite" else f"on {home.alias}"
     tables = [
         f"{table.name} ({', '.join(field.column for field in table.fields)})"
