@@ -40,7 +40,9 @@ def errors_of(entry: Entry, values: Mapping[str, Any], stored: Any = None) -> di
 
 def errors_of_instance(entry: Entry, instance: Model, exclude: Collection[str]) -> dict[str, str]:
     """Return the messages about the fields of an instance, except those that are not looked at."""
-    stored = None if instance._state.adding else getattr(instance._state, "shard_key", None)
+    # Without an id it is saved as a new row: the idiom for copying one.
+    is_new = instance._state.adding or not instance._is_pk_set()  # type: ignore[attr-defined]
+    stored = None if is_new else getattr(instance._state, "shard_key", None)
     # A deferred value stays unread: it is the stored one.
     found = errors_of(entry, instance.__dict__, stored)
     hidden = [message for name, message in found.items() if name in exclude]

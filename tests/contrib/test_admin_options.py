@@ -137,6 +137,7 @@ def test_a_scope_shows_one_tenants_rows(staff, shop: Shop) -> None:
 
 
 @pytest.mark.django_db(databases=CLUSTER)
+@pytest.mark.filterwarnings("ignore:Setting ModelAdmin.list_select_related to True is deprecated")
 @pytest.mark.parametrize("related", [True, ["customer", "customer__region"], ("customer__country",)])
 def test_related_rows_that_are_named(rf, staff, shop: Shop, related) -> None:
     listing = type("Listing", (ShardedModelAdmin,), {"list_display": ["status"], "list_select_related": related})

@@ -8,10 +8,13 @@ import re
 from typing import Any
 
 import pytest
+from django.db import IntegrityError, transaction
 from django.test import Client
+from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
 from sharding import ids, registry, scope, shard_of
+from sharding.errors import BucketMismatch, ShardKeyChanged, ShardKeyMissing
 from sharding.lookups import states
 from sharding.testing.statements import assert_no_fan_out, assert_statements, statements
 from tests.contrib.conftest import Shop
@@ -239,3 +242,54 @@ def test_validators_can_be_seen() -> None:
     ]
     # The framework's own would ask the same again.
     assert not any(isinstance(each, UniqueValidator) for each in MemberSerializer().fields["email"].validators)
+
+
+def plain(model, **options) -> type[serializers.ModelSerializer]:
+    meta = type("Meta", (), {"model": model, "fields": "__all__"} | options)
+    return type(f"{model.__name__}Serializer", (serializers.ModelSerializer,), {"Meta": meta})
+
+
+class TestTheFrameworksSerializer:
+    """What it does by itself works on one shard, or is refused by name."""
+
+    def test_unique_field_of_a_lookup(self, shop: Shop) -> None:
+        member = Member.objects.create(tenant_id=shop.tenants[0], email="m@x.org")
+        assert Member.objects.filter(email="m@x.org").exists()
+        serializer = plain(Member)(data={"tenant_id": shop.tenants[1], "email": "m@x.org"})
+        with assert_statements({"default": 1, shard_of(member): 1}), assert_no_fan_out():
+            assert not serializer.is_valid()
+        assert serializer.errors == {"email": ["member with this email already exists."]}
+
+    def test_lookup_that_it_does_not_know(self, shop: Shop) -> None:
+        Member.objects.create(tenant_id=shop.tenants[0], provider="p", subject=1)
+        serializer = plain(Member)(data={"tenant_id": shop.tenants[1], "provider": "p", "subject": 1})
+        assert serializer.is_valid()
+        with pytest.raises(IntegrityError), transaction.atomic(using="default"):
+            serializer.save()
+
+    def test_unique_with_the_key(self, shop: Shop) -> None:
+        ada = shop.customers[0]
+        serializer = plain(Customer)(data={"tenant_id": ada.tenant_id, "name": "Eve", "email": ada.email})
+        with assert_statements({shard_of(ada): 1}), assert_no_fan_out():
+            assert not serializer.is_valid()
+
+    def test_related_row_by_id(self, shop: Shop) -> None:
+        serializer = plain(Order, fields=["customer", "tenant_id"])(
+            data={"customer": str(shop.customers[1].pk), "tenant_id": shop.tenants[1]}
+        )
+        with assert_statements({shard_of(shop.customers[1]): 1}), assert_no_fan_out():
+            assert serializer.is_valid(), serializer.errors
+        with pytest.raises(ShardKeyMissing):
+            assert serializer.fields["customer"].choices
+
+    def test_what_save_refuses(self, shop: Shop) -> None:
+        some = plain(Order, fields=["customer", "tenant_id"])
+        data = {"customer": str(shop.customers[1].pk), "tenant_id": shop.tenants[0]}
+        serializer = some(data=data)
+        assert serializer.is_valid()
+        with pytest.raises(BucketMismatch):
+            serializer.save()
+        serializer = some(shop.orders[0], data={"tenant_id": shop.tenants[1]}, partial=True)
+        assert serializer.is_valid()
+        with pytest.raises(ShardKeyChanged):
+            serializer.save()
