@@ -57,6 +57,11 @@ def outside(entry: Entry) -> Iterator[None]:
         _scopes.reset(token)
 
 
+def key_of(entry: Entry) -> Any:
+    """Return the prepared key that the entry's family is limited to, or None outside of a scope."""
+    return _scopes.get().get(entry.family)
+
+
 def apply(query: Query, entry: Entry) -> Query:
     """
     Return ``query`` limited to the scope of the entry's family; the same object when there is none.

@@ -9,6 +9,7 @@ from typing import Any
 
 from django.db.models import Model
 
+from sharding import scopes
 from sharding.entries import Entry
 from sharding.errors import ShardKeyMissing, UnhashableKey
 
@@ -26,8 +27,11 @@ def errors_of(entry: Entry, values: Mapping[str, Any], stored: Any = None) -> di
         return {}
     name = entry.key_field.verbose_name
     try:
-        if stored is not None and entry.prepare_key(key) != entry.prepare_key(stored):
+        prepared, here = entry.prepare_key(key), scopes.key_of(entry)
+        if stored is not None and prepared != entry.prepare_key(stored):
             return {entry.key: f"The {name} of a stored row cannot be changed."}
+        if here is not None and prepared != here:
+            return {entry.key: f"The {name} must be {here} here."}
         bucket = entry.bucket_of_key(key)
     except (ShardKeyMissing, UnhashableKey) as error:
         return {entry.key: str(error)}

@@ -299,3 +299,10 @@ class TestEquality:
         assert shop.orders[5] in found
         assert fan_out(Order.objects.exclude(pk=shop.orders[5].pk)).contains(shop.orders[5]) is False
         assert fan_out(Order.objects).contains(shop.orders[5]) is True
+
+
+class TestSlices:
+    def test_slice_of_related_rows(self, shop: Shop) -> None:
+        first = Prefetch("orders", Order.objects.order_by("-total")[:1], to_attr="latest")
+        customers = fan_out(Customer.objects.order_by("name")).prefetch_related(first)
+        assert [int(order.total) for customer in customers for order in customer.latest] == [1, 11, 21, 31, 41, 51]

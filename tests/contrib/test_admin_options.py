@@ -17,7 +17,7 @@ from sharding import scope
 from tests.contrib.conftest import Shop
 from tests.contrib.sites import OrderAdmin
 from tests.layouts import CLUSTER
-from tests.shop.models import Customer, Entry, Line, Note, Order, Region
+from tests.shop.models import Account, Customer, Entry, Line, Note, Order, Region
 
 site = admin.AdminSite("options")
 request = RequestFactory().get("/")
@@ -120,6 +120,9 @@ def test_inlines_ask_for_no_key_that_their_parent_has() -> None:
     assert fields_of(ShardedTabularInline, Order, Line, form=LineForm) == ["product"]
     assert fields_of(ShardedTabularInline, Order, Line, fields=["tenant_id", "product"]) == ["tenant_id", "product"]
     assert "tenant_id" in fields_of(ShardedTabularInline, Region, Customer)
+    # The parent itself is the key.
+    inline = type("Inline", (ShardedTabularInline,), {"model": Entry})(Account, site)
+    assert inline.get_exclude(request) is None
 
 
 def test_keys_that_are_foreign_keys_are_not_changed() -> None:
@@ -134,6 +137,15 @@ def test_a_scope_shows_one_tenants_rows(staff, shop: Shop) -> None:
         page = staff.get("/admin/shop/customer/")
         assert [customer.name for customer in page.context["cl"].result_list] == ["Bo"]
         assert staff.get(f"/admin/shop/order/{shop.orders[0].pk}/change/").status_code == 302
+        # New rows get its key, and no other one.
+        form = staff.get("/admin/shop/customer/add/").context["adminform"].form
+        assert form.initial["tenant_id"] == shop.tenants[1]
+        data = {"tenant_id": shop.tenants[0], "name": "Dee", "joined": "2024-01-01"}
+        form = staff.post("/admin/shop/customer/add/", data).context["adminform"].form
+        assert form.errors == {"tenant_id": [f"The tenant id must be {shop.tenants[1]} here."]}
+        data["tenant_id"] = shop.tenants[1]
+        assert staff.post("/admin/shop/customer/add/", data).status_code == 302
+    assert staff.get("/admin/shop/customer/add/").context["adminform"].form.initial == {}
 
 
 @pytest.mark.django_db(databases=CLUSTER)

@@ -201,6 +201,19 @@ def test_delete_with_what_depends_on_it(staff: Client, shop: Shop) -> None:
     assert logged("object_id", "object_repr", "action_flag") == [(str(customer.pk), "Ada", DELETION)]
 
 
+def test_page_before_a_deletion_costs_no_query_a_row(staff: Client, shop: Shop) -> None:
+    url = f"/admin/shop/order/{shop.orders[0].pk}/delete/"
+    staff.get(url)
+    with statements() as before:
+        staff.get(url)
+    for number in range(5):
+        Note.objects.create(order=shop.orders[0], text=str(number))
+        shop.orders[0].lines.create(product=str(number))
+    with statements() as after:
+        assert dict(staff.get(url).context["model_count"]) == {"orders": 1, "lines": 6, "notes": 6}
+    assert after.counts == before.counts
+
+
 def test_delete_a_global_row(staff: Client, shop: Shop) -> None:
     url = f"/admin/shop/region/{shop.regions[0].pk}/delete/"
     assert dict(staff.get(url).context["model_count"]) == {"regions": 1}

@@ -199,6 +199,13 @@ def test_key_that_the_view_gives(api: Client, shop: Shop) -> None:
     assert sent(api, "patch", f"{url}{found['id']}/", {"order": str(shop.orders[1].pk)})["product"] == "pen"
 
 
+def test_key_of_a_scope(api: Client, shop: Shop) -> None:
+    with scope(shop.tenants[0], of=Order):
+        answer = sent(api, "post", "/api/orders/", {"tenant_id": shop.tenants[1]}, 400)
+        assert answer == {"tenant_id": [f"The tenant id must be {shop.tenants[0]} here."]}
+        sent(api, "post", "/api/orders/", {"tenant_id": shop.tenants[0]}, 201)
+
+
 def test_global_rows_that_refer_to_sharded_ones(api: Client, shop: Shop) -> None:
     found = sent(api, "post", "/api/notes/", {"order": str(shop.orders[5].pk), "text": "x"}, 201)
     assert Note.objects.get(pk=found["id"]).order == shop.orders[5]

@@ -17,7 +17,7 @@ from aggregator.contrib.admin.checks import ShardedModelAdminChecks
 from aggregator.contrib.admin.deleting import Deleted, deleted_objects
 from aggregator.contrib.admin.filters import each_across_shards
 from aggregator.opt_in import fan_out
-from sharding import registry
+from sharding import registry, scopes
 
 
 class Sharded(BaseModelAdmin):  # type: ignore[type-arg]
@@ -63,6 +63,12 @@ class ShardedModelAdmin(Sharded, admin.ModelAdmin):  # type: ignore[type-arg]
 
     def get_deleted_objects(self, objs: Any, request: HttpRequest) -> Deleted:
         return deleted_objects(objs, request, self.admin_site)
+
+    def get_changeform_initial_data(self, request: HttpRequest) -> dict[str, Any]:
+        entry = registry.entry(self.model)
+        key = None if entry is None else scopes.key_of(entry)
+        scoped = {} if entry is None or key is None else {entry.key: key}
+        return {**scoped, **super().get_changeform_initial_data(request)}
 
     def get_readonly_fields(self, request: HttpRequest, obj: Any = None) -> Any:
         """Return the shard key as well when a row is changed: a stored row's never changes."""
