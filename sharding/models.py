@@ -157,19 +157,22 @@ class ShardedModel(models.Model, metaclass=ShardedModelBase):
         return super()._do_update(base_qs, *args, **kwargs)
 
     def clean_fields(self, exclude: Any = None) -> None:
+        entry = registry.get(type(self))
+        if self.__dict__.get(entry.key_attname) is None:
+            scopes.complete(self, entry)
         with routing.probe():
             super().clean_fields(exclude)
-        if errors := validation.errors_of_instance(registry.get(type(self)), self, exclude or ()):
+        if errors := validation.errors_of_instance(entry, self, exclude or ()):
             raise ValidationError(errors)
 
-    def validate_unique(self, *args: Any, **kwargs: Any) -> None:
+    def validate_unique(self, exclude: Any = None) -> None:
         with routing.probe():
-            super().validate_unique(*args, **kwargs)
+            super().validate_unique(exclude)
 
     def _get_unique_checks(self, exclude: Any = None, include_meta_constraints: bool = False) -> Any:
-        unique, dates = super()._get_unique_checks(exclude, include_meta_constraints)  # type: ignore[misc]
-        excluded = set(exclude or ())
         entry = registry.get(type(self))
+        excluded = validation.left_out(entry, self, exclude)
+        unique, dates = super()._get_unique_checks(excluded, include_meta_constraints)  # type: ignore[misc]
         asked = {fields for model, fields in unique if registry.entry(model) is entry}
         for lookup in entry.lookups:
             if lookup.unique and not excluded.intersection(lookup.attnames) and lookup.attnames not in asked:
@@ -190,9 +193,9 @@ class ShardedModel(models.Model, metaclass=ShardedModelBase):
             errors.setdefault(field, []).extend(messages)
         return errors
 
-    def validate_constraints(self, *args: Any, **kwargs: Any) -> None:
+    def validate_constraints(self, exclude: Any = None) -> None:
         with routing.probe():
-            super().validate_constraints(*args, **kwargs)
+            super().validate_constraints(validation.left_out(registry.get(type(self)), self, exclude))
 
 
 def _prepare(sender: type[models.Model], **kwargs: Any) -> None:

@@ -9,6 +9,7 @@ import json
 import pytest
 from django.contrib.admin.models import ADDITION, CHANGE, DELETION, LogEntry
 from django.contrib.auth.models import Permission, User
+from django.db.models import UniqueConstraint
 from django.test import Client
 
 from sharding import shard_of
@@ -133,6 +134,21 @@ def test_lines_that_are_taken_away(staff: Client, shop: Shop) -> None:
     page = staff.post(f"/admin/shop/order/{order.pk}/change/", order_data(customer=order.customer_id, **inlines))
     assert page.status_code == 302, errors(page)
     assert not order.lines.exists()
+
+
+@pytest.mark.parametrize("place", ["add/", "{}/change/"])
+def test_lines_that_are_unique_within_the_tenant(
+    staff: Client, shop: Shop, monkeypatch: pytest.MonkeyPatch, place: str
+) -> None:
+    """The key that their form does not ask for is their parent's."""
+    unique = UniqueConstraint(fields=["tenant_id", "product"], name="one_product_a_tenant")
+    monkeypatch.setattr(Line._meta, "constraints", [unique])
+    order = shop.orders[1]
+    inlines = {"lines-TOTAL_FORMS": 1, "lines-0-product": "tea", "lines-0-amount": 1}
+    data = order_data(tenant_id=order.tenant_id, customer=order.customer_id, **inlines)
+    url = f"/admin/shop/order/{place.format(order.pk)}"
+    assert errors(staff.post(url, data)) == {"__all__": ["Line with this Tenant id and Product already exists."]}
+    assert staff.post(url, data | {"lines-0-product": "pen"}).status_code == 302
 
 
 def test_inlines_whose_parent_is_the_key(staff: Client) -> None:
@@ -262,6 +278,17 @@ def test_unique_within_a_tenant(staff: Client, shop: Shop) -> None:
     page = staff.post("/admin/shop/customer/add/", data)
     assert errors(page) == {"__all__": ["Customer with this Tenant id and Email already exists."]}
     assert staff.post("/admin/shop/customer/add/", data | {"tenant_id": shop.tenants[1]}).status_code == 302
+
+
+def test_unique_within_the_tenant_of_a_stored_row(staff: Client, shop: Shop) -> None:
+    """The form does not ask for the tenant, and checks all the same."""
+    ada = shop.customers[0]
+    data = {"name": "Eve", "email": "e@x.org", "joined": "2024-01-01"}
+    eve = Customer.objects.create(tenant_id=ada.tenant_id, **data)
+    page = staff.post(f"/admin/shop/customer/{eve.pk}/change/", data | {"email": ada.email})
+    assert errors(page) == {"__all__": ["Customer with this Tenant id and Email already exists."]}
+    data["email"] = shop.customers[1].email
+    assert staff.post(f"/admin/shop/customer/{eve.pk}/change/", data).status_code == 302
 
 
 def test_foreign_keys_are_entered_by_id(staff: Client, shop: Shop) -> None:

@@ -11,14 +11,16 @@ import pytest
 from django.db import IntegrityError, transaction
 from django.test import Client
 from rest_framework import serializers
+from rest_framework.exceptions import ValidationError
 from rest_framework.validators import UniqueValidator
 
+from aggregator.contrib.rest_framework.validators import key_of
 from sharding import ids, registry, scope, shard_of
 from sharding.errors import BucketMismatch, ShardKeyChanged, ShardKeyMissing
 from sharding.lookups import states
 from sharding.testing.statements import assert_no_fan_out, assert_statements, statements
 from tests.contrib.conftest import Shop
-from tests.contrib.views import MemberSerializer, OrderSerializer
+from tests.contrib.views import CustomerOfTenantSerializer, MemberSerializer, OrderSerializer
 from tests.layouts import CLUSTER
 from tests.shop.models import Account, Customer, Device, Entry, Line, Member, Note, Order, Tag
 
@@ -162,7 +164,9 @@ def test_unique_over_the_cluster(api: Client, shop: Shop) -> None:
     # One field is sent, and the other one stored.
     assert "non_field_errors" in sent(api, "patch", url, {"subject": 1}, 400)
     assert sent(api, "patch", url, {"email": "m@x.org"}, 400) == {"email": TAKEN}
-    # Its own values are not taken, and nobody's are nobody's.
+    # Nobody's values are not taken.
+    sent(api, "post", "/api/members/", {"tenant_id": shop.tenants[0], "note": "nobody"}, 201)
+    sent(api, "post", "/api/members/", {"tenant_id": shop.tenants[0], "note": "nobody else"}, 201)
     sent(api, "patch", url, {"subject": 2, "provider": "p"})
     sent(api, "patch", url, {"subject": None})
     with scope(shop.tenants[1], of=Member):
@@ -199,6 +203,31 @@ def test_key_that_the_view_gives(api: Client, shop: Shop) -> None:
     assert sent(api, "patch", f"{url}{found['id']}/", {"order": str(shop.orders[1].pk)})["product"] == "pen"
 
 
+def test_unique_with_a_key_that_the_view_gives(api: Client, shop: Shop) -> None:
+    ada = shop.customers[0]
+    url = f"/api/tenants/{ada.tenant_id}/customers/"
+    answer = {"non_field_errors": ["The fields tenant_id, email must make a unique set."]}
+    assert sent(api, "post", url, {"name": "Eve", "email": ada.email}, 400) == answer
+    eve = sent(api, "post", url, {"name": "Eve", "email": "e@x.org"}, 201)
+    assert sent(api, "patch", f"{url}{eve['id']}/", {"email": ada.email}, 400) == answer
+    sent(api, "patch", f"{url}{eve['id']}/", {"email": "e@x.org"})
+    # Another tenant's is no matter.
+    sent(api, "post", url, {"name": "Eve", "email": shop.customers[1].email}, 201)
+    with scope(ada.tenant_id, of=Customer):
+        serializer = CustomerOfTenantSerializer(data={"name": "Eve", "email": ada.email})
+        serializer.is_valid(raise_exception=True)
+        with pytest.raises(ValidationError):
+            serializer.save()
+
+
+def test_key_of_the_row_that_is_referred_to(shop: Shop) -> None:
+    entry = registry.get(Order)
+    assert key_of(entry, {"customer": shop.customers[1]}, None) == shop.tenants[1]
+    assert key_of(entry, {"customer": None}, None) is None
+    assert key_of(entry, {"tenant_id": 7, "customer": shop.customers[1]}, None) == 7
+    assert key_of(entry, {}, shop.orders[0]) == shop.tenants[0]
+
+
 def test_key_of_a_scope(api: Client, shop: Shop) -> None:
     with scope(shop.tenants[0], of=Order):
         answer = sent(api, "post", "/api/orders/", {"tenant_id": shop.tenants[1]}, 400)
@@ -228,6 +257,10 @@ def test_the_browsable_api_lists_no_rows_to_choose_from(api: Client, shop: Shop)
     assert api.options("/api/orders/").json()["actions"]["POST"]["customer"]["type"] == "field"
 
 
+def test_choices_are_those_of_every_shard(shop: Shop) -> None:
+    assert sorted(OrderSerializer().fields["customer"].choices.values()) == ["Ada", "Bo", "Cy"]
+
+
 def test_several_rows_at_once(shop: Shop) -> None:
     data = [
         {"tenant_id": shop.tenants[0], "customer": str(shop.customers[0].pk)},
@@ -243,8 +276,8 @@ def test_several_rows_at_once(shop: Shop) -> None:
 
 def test_validators_can_be_seen() -> None:
     assert [repr(each) for each in MemberSerializer().validators] == [
-        "<UniqueLookupValidator(shop.Member, ['email'])>",
-        "<UniqueLookupValidator(shop.Member, ['provider', 'subject'])>",
+        "<UniqueRowValidator(shop.Member, ['email'])>",
+        "<UniqueRowValidator(shop.Member, ['provider', 'subject'])>",
         "<PlacementValidator(shop.Member)>",
     ]
     # The framework's own would ask the same again.

@@ -24,6 +24,12 @@ class CustomerSerializer(ShardedModelSerializer):
         fields = "__all__"
 
 
+class CustomerOfTenantSerializer(ShardedModelSerializer):
+    class Meta:
+        model = Customer
+        fields = ["id", "name", "email"]
+
+
 class LineSerializer(ShardedModelSerializer):
     class Meta:
         model = Line
@@ -128,6 +134,13 @@ class TenantLineViewSet(Open):
 
     def perform_create(self, serializer):
         serializer.save(tenant_id=self.kwargs["tenant"])
+
+
+class TenantCustomerViewSet(TenantLineViewSet):
+    serializer_class = CustomerOfTenantSerializer
+
+    def get_queryset(self):
+        return Customer.objects.filter(tenant_id=self.kwargs["tenant"]).order_by("name")
 
 
 def every(model, serializer) -> type[Open]:

@@ -4,13 +4,13 @@ The serializer of sharded models.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from rest_framework import serializers
 from rest_framework.validators import UniqueValidator
 
-from aggregator.contrib.rest_framework.validators import PlacementValidator, UniqueLookupValidator
+from aggregator.contrib.rest_framework.validators import PlacementValidator, UniqueRowValidator
 from aggregator.opt_in import fan_out
 from sharding import registry
 from sharding.entries import Entry
@@ -58,21 +58,37 @@ class ShardedModelSerializer(serializers.ModelSerializer):
     def _verify(self, validated_data: Any) -> None:
         """Check what the view has added by save(tenant_id=…), too."""
         entry = self._entry
-        if entry is not None:
-            PlacementValidator(entry)(validated_data, self)
+        if entry is None:
+            return
+        PlacementValidator(entry)(validated_data, self)
+        if getattr(self.Meta, "validators", None) is None:
+            for names in self._unique_with_key(entry):
+                UniqueRowValidator(entry, names)(validated_data, self)
 
     @property
     def _entry(self) -> Entry | None:
         return registry.entry(self.Meta.model)
 
-    def _unique_lookups(self) -> Iterator[UniqueLookupValidator]:
+    def _unique_lookups(self) -> Iterator[UniqueRowValidator]:
         """Yield the validators of the lookups of which the serializer writes a field."""
         entry = self._entry
+        if entry is not None:
+            for lookup in entry.lookups:
+                if lookup.unique and self._writes(lookup.attnames):
+                    yield UniqueRowValidator(entry, lookup.attnames)
+
+    def _unique_with_key(self, entry: Entry) -> Iterator[Sequence[str]]:
+        """Yield what is unique together with a shard key that the serializer does not know: the framework leaves it."""
+        options: Any = entry.model._meta
+        for names in (*options.unique_together, *(each.fields for each in options.total_unique_constraints)):
+            if entry.key in names and not self._writes([entry.key]) and self._writes(names):
+                yield names
+
+    def _writes(self, names: Iterable[str]) -> bool:
+        """Return whether a field of the serializer writes one of the model's, which may be named by attname."""
         written = {field.source for field in self._writable_fields}
-        for lookup in () if entry is None else entry.lookups:
-            validator = UniqueLookupValidator(entry, lookup)  # type: ignore[arg-type]
-            if lookup.unique and any({each.name, each.attname} & written for each in validator.fields):
-                yield validator
+        fields: list[Any] = [self.Meta.model._meta.get_field(name) for name in names]
+        return any(not written.isdisjoint({each.name, each.attname}) for each in fields)
 
     def _is_looked_up(self, model_field: Any) -> bool:
         entry = self._entry

@@ -4,14 +4,15 @@ What a serializer is told before a row is refused: about its shard key, and abou
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from django.db.models import Model
 from rest_framework.exceptions import ValidationError
+from rest_framework.settings import api_settings
 from rest_framework.validators import UniqueTogetherValidator, UniqueValidator
 
-from sharding import routing, scopes
+from sharding import registry, routing, scopes
 from sharding.entries import Entry
 from sharding.validation import errors_of
 
@@ -36,26 +37,29 @@ class PlacementValidator:
         return f"<{type(self).__name__}({self.entry.label})>"
 
 
-class UniqueLookupValidator:
-    """Tells that another row, on any shard, has the values of a unique lookup."""
+class UniqueRowValidator:
+    """Tells that another row, on any shard, has the same values in fields that are unique together."""
 
     requires_context = True
 
-    def __init__(self, entry: Entry, lookup: Any) -> None:
+    def __init__(self, entry: Entry, names: Iterable[str]) -> None:
         self.entry = entry
-        self.fields: list[Any] = [entry.model._meta.get_field(name) for name in lookup.attnames]
+        self.fields: list[Any] = [entry.model._meta.get_field(name) for name in names]
 
     def __call__(self, attrs: Mapping[str, Any], serializer: Any) -> None:
         instance = stored(serializer)
         values = {field.attname: value_of(field, attrs, instance) for field in self.fields}
+        if self.entry.key_attname in values:
+            values[self.entry.key_attname] = key_of(self.entry, attrs, instance)
         if None in values.values():
             return
         if instance is not None and all(getattr(instance, name) == value for name, value in values.items()):
             return
         others: Any = self.entry.model._base_manager.filter(**values)
         if instance is not None:
+            # A collation may find its old value equal to the new one.
             others = others.exclude(pk=instance.pk)
-        # It holds for all keys, whatever key the scope names. As in validate_unique(), it is Django's own question.
+        # A lookup holds for all keys, whatever key the scope names. It is Django's own question, as in forms.
         with scopes.outside(self.entry), routing.probe():
             taken = others.exists()
         if taken:
@@ -65,7 +69,9 @@ class UniqueLookupValidator:
         names = [_shown(field.name, serializer) for field in self.fields]
         if len(names) == 1:
             return {names[0]: [UniqueValidator.message]}
-        return UniqueTogetherValidator.message.format(field_names=", ".join(names))
+        return {
+            api_settings.NON_FIELD_ERRORS_KEY: [UniqueTogetherValidator.message.format(field_names=", ".join(names))]
+        }
 
     def __repr__(self) -> str:
         return f"<{type(self).__name__}({self.entry.label}, {[field.name for field in self.fields]!r})>"
@@ -86,6 +92,17 @@ def value_of(field: Any, attrs: Mapping[str, Any], instance: Model | None) -> An
         return getattr(value, field.target_field.attname) if isinstance(value, Model) else value
     # A deferred value stays unread: it is the stored one.
     return None if instance is None else instance.__dict__.get(field.attname)
+
+
+def key_of(entry: Entry, attrs: Mapping[str, Any], instance: Model | None) -> Any:
+    """Return the shard key that a row has, or gets of the scope or of the row that it refers to; None if unknown."""
+    key = value_of(entry.key_field, attrs, instance)
+    if key is None and (key := scopes.key_of(entry)) is None:
+        parents = (attrs.get(field.name) for field in entry.references.values())
+        families = ((parent, registry.entry(type(parent))) for parent in parents if isinstance(parent, Model))
+        keys = (getattr(parent, of.key_attname) for parent, of in families if of and of.family == entry.family)
+        key = next(keys, None)
+    return key
 
 
 def _shown(name: str, serializer: Any) -> str:
