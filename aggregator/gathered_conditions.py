@@ -65,6 +65,8 @@ def reads_only(node: Any, aliases: Set[str]) -> bool:
 
 
 def joined(conditions: list[Sql], connector: str) -> Sql:
+    if len(conditions) == 1:
+        return conditions[0]
     sql = connector.join(f"({sql})" for sql, _ in conditions)
     return sql, tuple(param for _, params in conditions for param in params)
 
