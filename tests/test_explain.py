@@ -179,7 +179,7 @@ QUERIES: dict[str, tuple[Callable[[], Any], list[str]]] = {
                 "Tier gather|The filters do not limit tenant_id; the rows are gathered in one place because of a "
                 "window function."
             ),
-            'Gathered shop_order (status, total) WHERE ((("gathered"."status" = \'paid\')))',
+            'Gathered shop_order (status, total) WHERE "gathered"."status" = \'paid\'',
             "Finished on shard_a, where each of these has the rows of all shards",
             'SELECT ROW_NUMBER() OVER (ORDER BY "shop_order"."total" ASC) AS "window1" FROM "shop_order" WHERE '
             '"shop_order"."status" = \'paid\'',
