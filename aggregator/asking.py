@@ -36,6 +36,8 @@ class Asking:
         self.missing = None if policy.record is None else policy.record.missing
         #: Those of the shards that are asked, without those that turned out to be missing.
         self.connections = [each for each in connections if not self.missing or each.alias not in self.missing]
+        #: The aliases of those that have given their part, each beside the others'.
+        self.given: set[str] = set()
         #: Whether any of them can finish what all have given.
         self.anywhere = anywhere
         self.deadline = self._deadline()

@@ -226,6 +226,11 @@ def _answers(asking: Asking, connections: Sequence[Any], outcomes: Sequence[_Out
             if isinstance(error, DatabaseError):
                 error.add_note(f"on shard {alias!r}")
             wrong = wrong or error
+    if len(connections) > 1:
+        if asking.missing is not None and asking.given.intersection(failures):
+            # Half of what it has would be in the answer.
+            raise unavailable(failures)
+        asking.given.update(connection.alias for connection in connections if connection.alias not in failures)
     if wrong is not None and (asking.missing is not None or not failures):
         raise wrong
     asking.lose(failures, late)

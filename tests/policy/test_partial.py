@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.db.models import Avg, Count, Min, Prefetch, Sum
 
-from aggregator import KeysetPaginator, attach, fan_out
+from aggregator import KeysetPaginator, attach, executor, fan_out
 from aggregator.partial_results import (
     PartialAggregate,
     PartialAsyncIterator,
@@ -21,6 +21,7 @@ from aggregator.partial_results import (
     PartialIterator,
     PartialPaginator,
 )
+from aggregator.policy import Policy, Record
 from sharding.errors import PartialRefused, ShardsUnavailable
 from tests import servers
 from tests.downtime import down
@@ -274,6 +275,20 @@ def test_an_error_of_the_statement_is_nobodys_absence() -> None:
     finally:
         with connections["shard_b"].schema_editor() as editor:
             editor.execute("ALTER TABLE shop_order RENAME COLUMN burden TO weight")
+
+
+def test_half_of_what_a_shard_has_is_in_no_answer() -> None:
+    """Where rows of two tables are fetched in turn, a shard is in the answer with both or with none."""
+
+    def fail(connection: Any) -> None:
+        if connection.alias == "shard_b":
+            raise OperationalError("gone")
+
+    with executor.participating(connections["default"], CLUSTER, Policy(on_error="partial", record=Record())) as found:
+        assert len(executor.run(found, lambda connection: connection.alias)) == 4
+        with pytest.raises(ShardsUnavailable) as caught:
+            executor.run(found, fail)
+    _is_named(caught.value.failures, "shard_b")
 
 
 def test_a_partial_answer_is_logged(caplog: pytest.LogCaptureFixture) -> None:
