@@ -70,9 +70,9 @@ class Asking:
             TimeoutError: there is no time left for it.
         """
         left = (self.deadline or 0.0) - time.monotonic()
-        if self.missing:
+        if self.missing and left <= TOLERANCE:
             # What the others have given is finished, or it would be lost as well.
-            return max(left, FINISHING)
+            return FINISHING
         if left <= 0:
             raise TimeoutError("The time was over before it was asked.")
         return left
@@ -87,8 +87,8 @@ class Asking:
             yield set()
             return
         until = self.deadline
-        if self.missing:
-            until = max(until, time.monotonic() + FINISHING)
+        if self.missing and self.is_late():
+            until = time.monotonic() + FINISHING
         for connection in connections:
             connection.connect_within = until - time.monotonic()
         try:
@@ -148,13 +148,18 @@ class Asking:
         """
         if not failures:
             return
-        if self.missing is None:
+        if self.missing is None or self._spoils_block(failures):
             raise self._unavailable(failures, late) from next(iter(failures.values()))
         self.missing.update(failures)
         self.connections[:] = [each for each in self.connections if each.alias not in self.missing]
         if not self.connections:
             raise self._unavailable(self.missing, late) from next(iter(failures.values()))
         logger.warning("An answer is given without the rows of %s.", _named(failures))
+
+    def _spoils_block(self, failures: Mapping[str, Exception]) -> bool:
+        """Return whether a shard that failed took part in a block, other than that of a TestCase."""
+        blocks = [block for each in self.connections if each.alias in failures for block in each.atomic_blocks]
+        return not all(block._from_testcase for block in blocks)
 
     def _unavailable(self, failures: Mapping[str, Exception], late: set[str]) -> ShardsUnavailable:
         in_block = any(each.alias in failures and each.in_atomic_block for each in self.connections)

@@ -16,6 +16,7 @@ from django.db.transaction import TransactionManagementError
 from aggregator import executor, fan_out
 from aggregator.partial_results import PartialAggregate
 from sharding.errors import ShardsUnavailable
+from tests.downtime import down
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.policy.trouble import full, paused, sessions, slow, terminate, took_less_than, when_waiting
 from tests.shop.models import Order
@@ -89,6 +90,13 @@ def _lacks(alias: str, found: Any) -> None:
         assert float(found["total__avg"]) == pytest.approx(sum(totals) / 12)
     else:
         assert sorted(order.total for order in found) == totals
+
+
+def test_a_shard_that_is_down_gives_the_others_no_time() -> None:
+    orders = fan_out(Order.objects, on_error="partial", timeout=0.3)
+    with down("shard_a"), slow("shard_b"), took_less_than(0.9):
+        assert list(orders.count().missing) == ["shard_a", "shard_b"]  # type: ignore[attr-defined]
+    assert fan_out(Order.objects).count() == 16
 
 
 def test_a_server_that_is_full() -> None:

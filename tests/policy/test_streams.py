@@ -75,6 +75,21 @@ def test_one_shard_that_pauses() -> None:
     assert fan_out(Order.objects).count() == 26
 
 
+def test_a_partial_stream_that_is_read_inside_a_block() -> None:
+    """The block is lost with the shard, so that the stream cannot go on without it."""
+
+    def block() -> None:
+        rows = fan_out(Order.objects, on_error="partial").order_by("total").iterator(chunk_size=1)
+        with transaction.atomic(using="default"):
+            next(rows)
+            terminate("shard_b")
+            list(rows)
+
+    with pytest.raises(ShardsUnavailable) as caught:
+        block()
+    assert list(caught.value.failures) == ["shard_b"]
+
+
 def test_inside_a_block() -> None:
     def block() -> None:
         with transaction.atomic(using="default"):
