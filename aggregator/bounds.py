@@ -15,6 +15,7 @@ from django.db.models.sql.constants import MULTI
 from aggregator import executor, policy
 from aggregator.asking import Asking
 from aggregator.policy import Policy
+from sharding import cluster_map
 from sharding.backends.hook import FanOutRequest
 
 
@@ -28,7 +29,7 @@ def reachable(request: FanOutRequest) -> FanOutRequest:
         ShardsUnavailable: nobody can connect to any of them.
     """
     asked = policy.of(request.query)
-    if asked.record is None:
+    if asked.record is None or all(cluster_map.connection_of(alias).connection for alias in request.aliases):
         return request
     with executor.participating(request.door, request.aliases, asked) as connections:
         executor.run(connections, lambda connection: connection.ensure_connection())
