@@ -94,8 +94,8 @@ MUTATIONS = [
     Mutation(
         "DISTINCT counted once per shard",
         "aggregator/columns.py",
-        "        self._pushes_distinct = not spread and not self._listed and all(map(self._on_one_shard, different))",
-        "        self._pushes_distinct = True",
+        "not (spread or self._listed or self._splits) and all(map(self._on_one_shard, different))",
+        "True",
         ("tests/test_fan_out.py",),
     ),
     Mutation(
