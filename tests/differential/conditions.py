@@ -121,8 +121,10 @@ leaves = st.one_of(
     _leaf("foreign subquery", "FOREIGN", _tenants),
     _leaf("foreign subquery", "AMOUNTS", st.sampled_from(PRODUCTS)),
     _leaf("foreign exists", "EXISTS ELSEWHERE", st.sampled_from(PRODUCTS)),
+    _leaf("foreign exists", "EXISTS ELSEWHERE", st.sampled_from(PRODUCTS)),
     _leaf("global join", "customer__region__name", st.sampled_from(REGIONS)),
     _leaf("global join", "customer__region__isnull", st.booleans()),
+    _leaf("global subquery", "REGIONS", st.sampled_from(REGIONS)),
     _leaf("global subquery", "REGIONS", st.sampled_from(REGIONS)),
 )
 
