@@ -73,10 +73,11 @@ class TestThousandsOfWords:
         assert caught.value.construct == f"text compared under different collations ({own}, en_US.UTF-8 3.0)"
 
     def test_what_is_declared_as_text_and_is_none(self) -> None:
+        """Ranks of text would be wrong, so the rows are gathered and sorted as what they are."""
         number = Func("tenant_id", function="ABS", output_field=CharField())
-        with pytest.raises(CannotMerge) as caught:
-            list(fan_out(Customer.objects).order_by(number))
-        assert caught.value.construct == "values that are declared as text, and are of Python's type int"
+        found, expected = answers(lambda rows: rows(Customer).order_by(number, "id").values_list("id", flat=True))
+        assert found == expected
+        assert len(found) == 3000
 
     def test_an_enum_that_is_declared_as_text(self) -> None:
         everywhere("CREATE TYPE size AS ENUM ('small', 'middle', 'big')")
