@@ -21,7 +21,13 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from scripts import mutation_list, mutations_of_commits, mutations_of_gathering, mutations_of_policies
+from scripts import (
+    mutation_list,
+    mutations_of_commits,
+    mutations_of_gathering,
+    mutations_of_integrations,
+    mutations_of_policies,
+)
 from scripts.mutation_list import Mutation
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -29,6 +35,7 @@ MUTATIONS = [
     *mutation_list.MUTATIONS,
     *mutations_of_commits.MUTATIONS,
     *mutations_of_gathering.MUTATIONS,
+    *mutations_of_integrations.MUTATIONS,
     *mutations_of_policies.MUTATIONS,
 ]
 LEFT_OUT = shutil.ignore_patterns(".git", "var", ".venv*", "__pycache__", ".*_cache", "_build", "*.egg-info")

@@ -9,7 +9,7 @@ from typing import Any
 from django.contrib import admin
 from django.contrib.admin.options import BaseModelAdmin
 from django.db.models import ForeignKey, QuerySet
-from django.forms.models import BaseInlineFormSet, _get_foreign_key
+from django.forms.models import _get_foreign_key
 from django.http import HttpRequest
 
 from aggregator.contrib.admin.changelist import ShardedChangeList
@@ -80,23 +80,8 @@ class ShardedModelAdmin(Sharded, admin.ModelAdmin):  # type: ignore[type-arg]
         return [*fields, entry.key]
 
 
-class ShardedInlineFormSet(BaseInlineFormSet):  # type: ignore[type-arg]
-    """Django's, whose new rows have their parent's shard key before they are checked."""
-
-    def _construct_form(self, i: int, **kwargs: Any) -> Any:
-        form = super()._construct_form(i, **kwargs)  # type: ignore[misc]
-        entry, parent = registry.entry(self.model), registry.entry(type(self.instance))
-        if entry is None or parent is None or entry.family != parent.family:
-            return form
-        if entry.key not in form.fields and form.instance._state.adding:
-            setattr(form.instance, entry.key_attname, getattr(self.instance, parent.key_attname))
-        return form
-
-
 class _ShardedInline(Sharded):
     """An inline whose rows have the shard key of their parent, which the form therefore does not ask for."""
-
-    formset: Any = ShardedInlineFormSet
 
     def get_exclude(self, request: HttpRequest, obj: Any = None) -> Any:
         exclude = super().get_exclude(request, obj)
