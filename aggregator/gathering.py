@@ -23,7 +23,9 @@ from sharding import conf, reference_models, registry
 from sharding.errors import GatherTooLarge
 
 #: PostgreSQL types of which row_to_json() does not tell every value from NULL.
-AS_TEXT = ("json", "jsonb")
+JSON = ("json", "jsonb")
+#: Types that travel as text, since their JSON is not what is read again.
+AS_TEXT = (*JSON, "hstore")
 
 
 @dataclass(frozen=True, slots=True)
@@ -152,7 +154,7 @@ def _given_back(home: Any, field: Any) -> str:
     column: str = home.ops.quote_name(field.column)
     kind = field.db_type(home)
     # The text of an array goes through the input of its type; that of JSON is a string within JSON.
-    return f"({column} #>> '{{}}')::{kind} AS {column}" if kind in AS_TEXT else column
+    return f"({column} #>> '{{}}')::{kind} AS {column}" if kind in JSON else column
 
 
 def _element(home: Any, field: Any) -> str:

@@ -47,7 +47,7 @@ MUTATIONS = [
     Mutation(
         "a foreign subquery reads the rows of the keys' shards only",
         "aggregator/gather.py",
-        "        return cluster_map.current().aliases if self._everywhere else self.request.aliases\n",
+        "        return hook.restricted(self.query, cluster_map.current().aliases)\n",
         "        return self.request.aliases[:1]\n",
         GATHERED,
     ),
