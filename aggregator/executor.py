@@ -17,6 +17,7 @@ from typing import Any, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
+from aggregator import snapshots
 from aggregator.asking import Asking, close_if_lost, unavailable
 from aggregator.policy import WHOLE, Policy
 from sharding import cluster_map
@@ -48,6 +49,7 @@ def participating(
 
     Raises:
         ShardsUnavailable: a shard cannot join the caller's atomic block, or be asked who it is.
+        EpochChanged: the block has snapshots of the shards that do not fit together.
     """
     # What is known of the cluster is read in the caller's thread, whose connections are used.
     cluster_map.current()
@@ -68,6 +70,8 @@ def participating(
                         # The block is lost, and with it the others' part in it.
                         break
         asking.lose(failures, set(failures) if asking.is_late() else set())
+        if door.in_atomic_block:
+            snapshots.require_one_epoch(asking.connections)
         token = _asking.set(asking)
         try:
             yield asking.connections

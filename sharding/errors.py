@@ -25,7 +25,8 @@ ShardingError                       everything below; never raised itself
 ├── MapError
 │   ├── MapMissing
 │   ├── MapConflict                 the stored cluster disagrees with the settings
-│   └── MapOutdated                 .alias                      a shard has seen a newer map
+│   ├── MapOutdated                 .alias                      a shard has seen a newer map
+│   └── EpochChanged                .epochs                     retryable: the map changed while a block began
 ├── CrossShardTransaction           .aliases
 ├── PartialCommit                   .committed .failed .rolled_back .in_doubt .compensated
 ├── CannotCompensate                .function
@@ -213,6 +214,12 @@ class MapOutdated(MapError):
     """A shard has seen a newer bucket map than the control database holds."""
 
     alias: str
+
+
+class EpochChanged(MapError):
+    """A block's snapshots of several shards are of different epochs of the bucket map. It may be repeated."""
+
+    epochs: Mapping[str, int]
 
 
 class CrossShardTransaction(ShardingError):

@@ -48,6 +48,7 @@ FACTS: dict[str, Any] = {
     "failures": {"shard_b": OperationalError("gone")},
     "cursor": "abc",
     "limit": 100_000,
+    "epochs": {"shard_a": 1, "shard_b": 2},
     "timeout": 2.0,
 }
 

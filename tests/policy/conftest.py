@@ -14,7 +14,11 @@ from tests.layouts import CLUSTER, tenant_on
 from tests.shop.models import Order
 
 # SQLite has no sessions that could be paused, cancelled or ended.
-collect_ignore = [] if servers.engine == "postgresql" else ["test_deadlines.py", "test_faults.py", "test_streams.py"]
+collect_ignore = (
+    []
+    if servers.engine == "postgresql"
+    else ["test_deadlines.py", "test_faults.py", "test_snapshots.py", "test_streams.py"]
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
