@@ -9,6 +9,7 @@ Ask several shards, and answer as one database would.
     on_each_shard(function) something else on every shard
     KeysetPaginator         pages by stable cursors
     PartialPaginator        pages by number that say which shards they lack
+    DeepOffsetWarning       what late pages by number are warned of
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from aggregator.attaching import attach
+    from aggregator.deep_offsets import DeepOffsetWarning
     from aggregator.each_shard import on_each_shard
     from aggregator.explanation import explain
     from aggregator.joining import join
@@ -26,6 +28,7 @@ if TYPE_CHECKING:
     from aggregator.raw_rows import RawRow, raw
 
 __all__ = [
+    "DeepOffsetWarning",
     "KeysetPage",
     "KeysetPaginator",
     "PartialAggregate",
@@ -41,6 +44,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "DeepOffsetWarning": "aggregator.deep_offsets",
     "KeysetPage": "aggregator.pagination",
     "KeysetPaginator": "aggregator.pagination",
     "PartialAggregate": "aggregator.partial_results",

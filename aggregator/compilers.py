@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from functools import cache
+from itertools import chain
+from operator import itemgetter
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet
@@ -16,10 +18,23 @@ from django.db.models.expressions import OrderBy
 from django.db.models.sql.compiler import PositionRef
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
-from aggregator import bounds, executor, finishing, gather, merge, ordering, partials, policy, streaming
+from aggregator import (
+    batches,
+    bounds,
+    deep_offsets,
+    executor,
+    finishing,
+    gather,
+    merge,
+    ordering,
+    partials,
+    policy,
+    streaming,
+)
 from aggregator.merge import Row
 from aggregator.planner import Tier
 from aggregator.planning import Planning
+from aggregator.rounds import in_rounds
 from sharding import locality, registry
 from sharding.backends.compilers import native_class
 from sharding.backends.hook import FanOutRequest
@@ -69,6 +84,7 @@ class Checked(Planning):
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
         self._executes = True
+        deep_offsets.check(self.query, self.query.low_mark)
         try:
             return super().execute_sql(*args, **kwargs)  # type: ignore[misc]
         except (CannotMerge, GlobalJoin) as refusal:
@@ -118,6 +134,8 @@ class Merging(Planning):
         self._prepared: Any = None
         #: False where rows are only counted or aggregated.
         self.order_matters = True
+        #: Whether the order must be total, since each batch of rows begins after the one before.
+        self.in_batches = False
         super().__init__(query, connection, connection.alias, request.elide_empty)  # type: ignore[call-arg]
 
     # What is sent
@@ -126,6 +144,10 @@ class Merging(Planning):
         if self._prepared is None:
             self._prepared = super().pre_sql_setup(with_col_aliases)  # type: ignore[misc]
         return self._prepared
+
+    def set_clauses(self, *clauses: Any) -> None:
+        """Let these be what pre_sql_setup() returns: the extra columns, ORDER BY and GROUP BY."""
+        self._prepared = clauses
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         try:
@@ -148,7 +170,7 @@ class Merging(Planning):
             compiler: Any = self
             order_by.clear()
             compiler._meta_ordering = None
-        if self.plan.tier is Tier.MERGE and self._is_sliced() and not self._order_is_free():
+        if self.plan.tier is Tier.MERGE and (self.in_batches or (self._is_sliced() and not self._order_is_free())):
             # The list is the one from which Django writes ORDER BY.
             order_by.extend(self._ties(order_by, select))
         super().sorted_select(order_by, select, extra)
@@ -174,7 +196,9 @@ class Merging(Planning):
         # In the last key's direction, so that an index on both serves, and reversing a query reverses ties.
         descending = order_by[-1][0].descending if order_by else not self.query.standard_ordering
         for expression in self._tie_expressions(select):
-            if compiler.compile(expression)[0] in present or not ordering.is_sortable(self, expression):
+            if compiler.compile(expression)[0] in present:
+                continue
+            if not self.in_batches and not ordering.is_sortable(self, expression):
                 continue
             order = OrderBy(expression, descending=descending)
             # As a reference to the SELECT clause it adds nothing to GROUP BY.
@@ -201,7 +225,9 @@ class Merging(Planning):
             return gather.become(self, refusal).execute_sql(result_type, chunked_fetch, chunk_size)
 
     def _execute(self, result_type: Any, chunked_fetch: bool, chunk_size: int) -> Any:
-        chunked = chunked_fetch and result_type == MULTI and self.connection.features.can_use_chunked_reads
+        deep_offsets.check(self.query, self.low)
+        chunked = chunked_fetch and self.connection.features.can_use_chunked_reads
+        chunked = result_type == MULTI and (chunked or batches.are_meant(self.connection, chunk_size))
         try:
             rows = self.rows(chunk_size if chunked else None)
         except EmptyResultSet:
@@ -209,7 +235,7 @@ class Merging(Planning):
         if self.has_extra_select:
             # Django counts expressions, and a composite primary key is one expression of several columns.
             width = ordering.width(self.select)
-            rows = (row[:width] for row in rows)
+            rows = map(itemgetter(slice(width)), rows)
         if result_type == MULTI:
             return streaming.regrouped(rows, chunk_size) if chunked else [list(rows)]
         if result_type == SINGLE:
@@ -228,28 +254,33 @@ class Merging(Planning):
             EmptyResultSet: the statement can match no row.
         """
         door, aliases = self.request.door, self.request.aliases
+        statement = None
         with executor.participating(door, aliases, policy.of(self.request.query)) as connections:
+            self.in_batches = chunk_size is not None and any(map(batches.are_needed, connections))
             refcounts = self.query.alias_refcount.copy()
             try:
                 self.pre_sql_setup()
                 if self.plan.tier is Tier.PARTIALS:
                     return partials.rows(self, connections)
+                if self.in_batches:
+                    statement = batches.statement_of(self)
                 sql, params = self.as_sql()
             finally:
                 self.query.reset_refcounts(refcounts)
             self.verify_collations(connections)
             # Ranks tell which of all rows are equal only when all rows are at hand.
-            if chunk_size is not None and not self.oracle.equality:
-                streams = streaming.open_streams(connections, sql, params, chunk_size)
-                return streaming.closing(streams, self._merged_lazily(streams))
+            if statement is not None and chunk_size is not None:
+                share = streaming.share(chunk_size, connections)
+                return self._merged_lazily([batches.chunks(statement, each, share) for each in connections])
+            if chunk_size is not None and not self.in_batches and not self.oracle.equality:
+                return streaming.stream(connections, sql, params, chunk_size, self._merged_lazily)
             lists = executor.run(connections, finishing.fetching(sql, params))
             return self._merged(lists, *self.oracle.read(self.order.keys, lists))
 
-    def _merged_lazily(self, streams: Sequence[streaming.Stream]) -> Iterator[Row]:
-        if not self.oracle.order:
-            return self._merged([stream.rows() for stream in streams], self.order.keys)
-        chunks = [stream.chunks() for stream in streams]
-        return self._merged([merge.in_rounds(chunks, lambda held: self.oracle.read(self.order.keys, held)[0])])
+    def _merged_lazily(self, chunks: Sequence[Iterator[list[Row]]]) -> Iterator[Row]:
+        if not self.order.keys:
+            return self._merged(list(map(chain.from_iterable, chunks)))
+        return self._merged([in_rounds(chunks, lambda held: self.oracle.read(self.order.keys, held)[0])])
 
     def _merged(self, streams: Sequence[Any], keys: Any = (), identities: Any = None) -> Iterator[Row]:
         low, high, distinct = self.low, self.high, self.plan.distinct

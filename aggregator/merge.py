@@ -10,7 +10,7 @@ import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from decimal import Decimal
-from itertools import chain, islice, repeat
+from itertools import chain, islice
 from typing import Any
 
 Row = Sequence[Any]
@@ -52,30 +52,6 @@ def merged(
     else:
         rows = chain.from_iterable(streams)
     return islice(_unique(rows, identities or {}) if distinct else rows, low, high)
-
-
-def in_rounds(
-    streams: Sequence[Iterator[list[Row]]], keys: Callable[[Sequence[Sequence[Row]]], Sequence[SortKey]]
-) -> Iterator[Row]:
-    """
-    Return the rows of all streams together, of which each is sorted, and comes in chunks.
-
-    Lazy, as far as chunks allow. ``keys`` is asked again whenever a chunk was added, and returns sort keys for the
-    rows that are at hand: in lists, one for each stream.
-    """
-    held = [next(stream, []) for stream in streams]
-    while any(held):
-        compare = sorting_key(keys(held))
-        taken = [0] * len(held)
-        turns = [zip(repeat(turn), rows) for turn, rows in enumerate(held)]
-        for turn, row in heapq.merge(*turns, key=lambda pair: compare(pair[1])):
-            taken[turn] += 1
-            yield row
-            if taken[turn] == len(held[turn]):
-                # The next row of its stream, which is not at hand, may come before all others.
-                break
-        rest = [rows[count:] for rows, count in zip(held, taken, strict=True)]
-        held = [rows or next(stream, []) for rows, stream in zip(rest, streams, strict=True)]
 
 
 def sorting_key(keys: Sequence[SortKey]) -> Callable[[Row], Any]:

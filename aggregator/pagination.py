@@ -8,21 +8,30 @@ first one does.
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Generic, TypeVar
+from functools import cached_property
+from typing import Any, Generic, Literal, TypeVar
 
 from django.core import signing
-from django.core.exceptions import FieldDoesNotExist, FieldError, ValidationError
-from django.db.models import Model, Q, QuerySet
+from django.db import connections
+from django.db.models import F, Model, Q, QuerySet
+from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 
+from aggregator import page_counts
+from aggregator.page_conditions import KeyText, Sorted, alias_of, beyond, sorted_by, text_of
+from aggregator.page_keys import Key, keys_of
+from aggregator.repeated_rows import repeats_by_join, repeats_rows
 from sharding.errors import InvalidCursor
 
 M = TypeVar("M", bound=Model)
 
 SALT = "aggregator.pagination"
 FORWARD, BACK = "f", "b"
+EXACT, ESTIMATED = "exact", "estimated"
+VENDORS = ("postgresql", "sqlite")
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,41 +51,52 @@ class KeysetPage(Generic[M]):
         return len(self.items)
 
 
-@dataclass(frozen=True, slots=True)
-class _Key:
-    """One field that pages are ordered by."""
-
-    name: str
-    field: Any
-    descending: bool
-
-
 class KeysetPaginator(Generic[M]):
     """
     Pages of a queryset of instances, fanned out or not.
 
     The order is that of ``ordering``, else of the queryset; the primary key is added to it, so that it is total.
+
+    Args:
+        ordering: what order_by() takes, except for random orders.
+        count: what ``.count`` is: "exact", "estimated" by the planners' statistics, or None.
+
+    Raises:
+        ValueError: the queryset cannot be paged, and the message says why.
+        FieldError: it cannot be ordered so.
     """
 
-    def __init__(self, queryset: QuerySet[M], per_page: int, *, ordering: Sequence[str] | None = None) -> None:
+    def __init__(
+        self,
+        queryset: QuerySet[M],
+        per_page: int,
+        *,
+        ordering: Sequence[Any] | None = None,
+        count: Literal["exact", "estimated"] | None = "exact",
+    ) -> None:
         if per_page < 1:
             raise ValueError(f"per_page must be at least 1, not {per_page!r}.")
-        if queryset.query.is_sliced:
-            raise ValueError("KeysetPaginator makes the slices itself. Give it a queryset that is not sliced.")
-        iterable: Any = queryset._iterable_class
-        if not issubclass(iterable, ModelIterable):
-            raise ValueError("KeysetPaginator pages instances. Give it a queryset without values() or values_list().")
-        if _repeats_rows(queryset.query):
-            raise ValueError(
-                "KeysetPaginator cannot tell apart the rows that a join to several rows repeats, and would skip some. "
-                "Add distinct() to the queryset, or filter by Exists()."
-            )
+        if count not in (EXACT, ESTIMATED, None):
+            raise ValueError(f"count must be 'exact', 'estimated' or None, not {count!r}.")
+        _refuse(queryset)
+        if count == ESTIMATED:
+            page_counts.require_estimates(queryset)
         self.per_page = per_page
-        names: Any = ordering if ordering is not None else queryset.query.order_by or queryset.model._meta.ordering
-        self._keys = _keys(queryset.model, names)
-        self._queryset = queryset.order_by()
+        self._counted, self._count = queryset, count
+        query: Any = queryset.query
+        default: Any = queryset.model._meta.ordering if query.default_ordering else ()
+        self._keys = keys_of(queryset, ordering if ordering is not None else query.order_by or default)
+        self._queryset = _with_keys(queryset, self._keys)
         # A cursor fits only the order that it was made for.
-        self._shape = [queryset.model._meta.label_lower, *(f"{'-' * key.descending}{key.name}" for key in self._keys)]
+        shape = "\0".join([queryset.model._meta.label_lower, *(key.name for key in self._keys)])
+        self._shape = hashlib.sha256(shape.encode()).hexdigest()[:16]
+
+    @cached_property
+    def count(self) -> int | None:
+        """Return how many rows all pages have: exactly, about, or None, as the paginator was told."""
+        if self._count is None:
+            return None
+        return self._counted.count() if self._count == EXACT else page_counts.estimated(self._counted)
 
     def page(self, cursor: str | None = None) -> KeysetPage[M]:
         """
@@ -91,100 +111,117 @@ class KeysetPaginator(Generic[M]):
         return self._page(direction, values)
 
     def _page(self, direction: str, values: list[Any] | None) -> KeysetPage[M]:
-        queryset = self._queryset
         back = direction == BACK
-        if values is not None:
-            queryset = queryset.filter(self._beyond(values, back=back))
-        terms = [f"{'-' * (key.descending != back)}{key.name}" for key in self._keys]
-        # One row more tells whether there is another page.
-        found = queryset.order_by(*terms)[: self.per_page + 1]
-        rows = list(found)
+        parts = [Q()] if values is None else beyond(self._sorted[back], values)
+        rows, missing = self._rows(parts, back=back)
         more = len(rows) > self.per_page
         items = rows[: self.per_page]
         if back:
             items.reverse()
         has_next, has_previous = (True, more) if back else (more, values is not None)
+        texts = [self._taken_from(item) for item in items]
         return KeysetPage(
             items,
-            self._write(FORWARD, items[-1]) if has_next and items else None,
-            self._write(BACK, items[0]) if has_previous and items else None,
-            getattr(found, "missing", {}),
+            self._write(FORWARD, texts[-1]) if has_next and items else None,
+            self._write(BACK, texts[0]) if has_previous and items else None,
+            missing,
         )
 
-    def _beyond(self, values: list[Any], *, back: bool) -> Q:
-        """Return the condition of the rows beyond a row: greater in one field, and equal in all fields before it."""
-        found = Q()
-        equal: dict[str, Any] = {}
-        for key, value in zip(self._keys, values, strict=True):
-            lookup = "lt" if key.descending != back else "gt"
-            found |= Q(**equal, **{f"{key.name}__{lookup}": value})
-            equal[key.name] = value
-        first = self._keys[0]
-        # Implied by the rest, and what a database can use an index for.
-        bound = "lte" if first.descending != back else "gte"
-        return Q(**{f"{first.name}__{bound}": values[0]}) & found
+    def _rows(self, parts: Sequence[Q], *, back: bool) -> tuple[list[M], Mapping[str, Exception]]:
+        """
+        Return the rows of a page, and one row more, which tells whether there is another page; and the missing shards.
+        """
+        rows: list[M] = []
+        missing: dict[str, Exception] = {}
+        for part in parts:
+            wanted = self.per_page + 1 - len(rows)
+            if wanted:
+                found = self._ordered[back].filter(part)[:wanted]
+                rows += found
+                missing |= getattr(found, "missing", {})
+        return rows, missing
 
-    def _write(self, direction: str, instance: M) -> str:
-        values = [key.field.value_to_string(instance) for key in self._keys]
-        return signing.dumps([direction, *self._shape, *values], salt=SALT)
+    @cached_property
+    def _ordered(self) -> tuple[QuerySet[M], QuerySet[M]]:
+        """Return all rows, forward and back."""
+        ways = [[_term(key, place, back=back) for place, key in enumerate(self._keys)] for back in (False, True)]
+        return self._queryset.order_by(*ways[0]), self._queryset.order_by(*ways[1])
+
+    @cached_property
+    def _sorted(self) -> tuple[list[Sorted], list[Sorted]]:
+        """Return by what rows are sorted, forward and back."""
+        query, largest = self._queryset.query, connections[self._queryset.db].features.nulls_order_largest
+        forward, back = (sorted_by(query, self._keys, nulls_largest=largest, back=back) for back in (False, True))
+        return forward, back
+
+    def _taken_from(self, instance: M) -> list[Any]:
+        """Return the keys of an instance, which does not keep them."""
+        return [instance.__dict__.pop(text_of(place)) for place in range(len(self._keys))]
+
+    def _write(self, direction: str, values: list[Any]) -> str:
+        written = [{"hex": value.hex()} if isinstance(value, bytes) else value for value in values]
+        return signing.dumps([direction, self._shape, *written], salt=SALT)
 
     def _read(self, cursor: str) -> tuple[str, list[Any]]:
         try:
-            direction, *found = signing.loads(cursor, salt=SALT)
+            direction, shape, *values = signing.loads(cursor, salt=SALT)
         except (signing.BadSignature, ValueError, TypeError, AttributeError) as error:
             raise _invalid(cursor) from error
-        shape, values = found[: len(self._shape)], found[len(self._shape) :]
         if shape != self._shape or len(values) != len(self._keys):
             raise _invalid(cursor)
-        try:
-            return direction, [key.field.to_python(value) for key, value in zip(self._keys, values, strict=True)]
-        except ValidationError as error:
-            raise _invalid(cursor) from error
+        return direction, [bytes.fromhex(each["hex"]) if isinstance(each, dict) else each for each in values]
 
 
-def _repeats_rows(query: Any) -> bool:
-    """Return whether a row may come once for each of the rows that it is joined to."""
-    if query.distinct or query.group_by is not None:
-        return False
-    used = [join for alias, join in query.alias_map.items() if query.alias_refcount[alias]]
-    fields = [getattr(join, "join_field", None) for join in used]
-    return any(field.one_to_many or field.many_to_many for field in fields if field is not None)
-
-
-def _keys(model: type[Model], names: Sequence[Any]) -> list[_Key]:
-    keys = [_key(model, each) for name in names for each in _spelt_out(model, name)]
-    present = {key.name for key in keys}
-    # The last key's direction, so that an index on both serves.
-    descending = keys[-1].descending if keys else False
-    for field in model._meta.pk_fields:
-        if field.attname not in present:
-            keys.append(_Key(field.attname, field, descending))
-    return keys
-
-
-def _spelt_out(model: type[Model], name: Any) -> list[Any]:
-    """Return the fields that "pk" or "-pk" stands for; any other name stands for itself."""
-    if name not in ("pk", "-pk"):
-        return [name]
-    sign = name.removesuffix("pk")
-    return [f"{sign}{field.name}" for field in model._meta.pk_fields]
-
-
-def _key(model: type[Model], name: Any) -> _Key:
-    label = model._meta.label
-    if not isinstance(name, str) or name == "?":
-        raise FieldError(f"KeysetPaginator orders {label} by names of fields, not by {name!r}.")
-    plain = name.removeprefix("-").removeprefix("+")
-    try:
-        field: Any = model._meta.get_field(plain)
-    except FieldDoesNotExist:
-        raise FieldError(f"KeysetPaginator cannot order {label} by {name!r}: it is no field of its own.") from None
-    if not getattr(field, "concrete", False) or field.null:
-        raise FieldError(
-            f"KeysetPaginator cannot order {label} by {name!r}, which may be NULL: nothing is greater or smaller "
-            f"than NULL. Order by fields with null=False."
+def _refuse(queryset: QuerySet[Any]) -> None:
+    query: Any = queryset.query
+    if query.is_sliced:
+        raise ValueError("KeysetPaginator makes the slices itself. Give it a queryset that is not sliced.")
+    iterable: Any = queryset._iterable_class
+    if not issubclass(iterable, ModelIterable):
+        raise ValueError("KeysetPaginator pages instances. Give it a queryset without values() or values_list().")
+    construct = (
+        f"{query.combinator}()"
+        if query.combinator
+        else "distinct() on fields"
+        if query.distinct_fields
+        else "annotations by window functions"
+        if any(each.contains_over_clause for each in query.annotations.values())
+        else None
+    )
+    if construct is not None:
+        raise ValueError(
+            f"KeysetPaginator filters the rows that come before a page away, which would change what {construct} "
+            f"gives. Page a queryset without that."
         )
-    return _Key(field.attname, field, name.startswith("-"))
+    if repeats_rows(query):
+        raise _repeated()
+    vendor = connections[queryset.db].vendor
+    if vendor not in VENDORS:
+        raise ValueError(f"KeysetPaginator works on PostgreSQL and SQLite, and {queryset.db!r} is {vendor}.")
+
+
+def _with_keys(queryset: QuerySet[M], keys: Sequence[Key]) -> QuerySet[M]:
+    """Return the queryset without its order, and with the keys as annotations."""
+    found: Any = queryset.order_by().alias(**{alias_of(place): key.expression for place, key in enumerate(keys)})
+    if any(repeats_by_join(found.query, found.query.annotations[alias_of(place)]) for place in range(len(keys))):
+        raise _repeated()
+    annotated: QuerySet[M] = found.annotate(
+        **{text_of(place): KeyText(F(alias_of(place))) for place in range(len(keys))}
+    )
+    return annotated
+
+
+def _term(key: Key, place: int, *, back: bool) -> Any:
+    nulls_first = None if key.nulls_first is None else key.nulls_first != back
+    nulls = {None: {}, True: {"nulls_first": True}, False: {"nulls_last": True}}[nulls_first]
+    return OrderBy(F(alias_of(place)), descending=key.descending != back, **nulls)
+
+
+def _repeated() -> ValueError:
+    return ValueError(
+        "KeysetPaginator cannot tell apart the rows that a join to several rows repeats, and would skip some. "
+        "Add distinct() to the queryset, or filter by Exists()."
+    )
 
 
 def _invalid(cursor: str) -> InvalidCursor:

@@ -73,7 +73,7 @@ class Oracle:
         values = (row[position] for row in chain.from_iterable(lists) if row[position] is not None)
         if kind.type == TEXT:
             return ranks_of(self.connection, kind, map(self._text, values)).__getitem__
-        write = _writer(self.connection)
+        write = writer(self.connection)
         ranks = ranks_of(self.connection, kind, map(write, values))
         return lambda value: ranks[write(value)]
 
@@ -135,7 +135,7 @@ def _refuse(query: Query, what: str, kinds: Mapping[int, Kind]) -> None:
         raise cannot_merge(query, f"{what} {kind.collation}", remedy)
 
 
-def _writer(connection: Any) -> Callable[[Any], str]:
+def writer(connection: Any) -> Callable[[Any], str]:
     """Return the function that writes a value of the driver as the database would write it as text."""
     # SQLite does without psycopg.
     from psycopg.adapt import PyFormat, Transformer

@@ -6,8 +6,9 @@ Measure the toolkit on the flights of the demo: four shards, and one database th
     python scripts/bench.py transactions   what it costs to commit on several databases
     python scripts/bench.py fanout --json  ends with one JSON object: {"scenario": …, "figures": {…}}
 
-Each figure is a ratio of time: the median of paired rounds. Below 1 the toolkit is faster. The servers do not wait for
-the disk, so that it does not hide what the toolkit costs; except for transactions, whose cost are such waits.
+Each figure of the table is a ratio of time: the median of paired rounds. Below 1 the toolkit is faster. The servers do
+not wait for the disk, so that it does not hide what the toolkit costs; except for transactions, whose cost are such
+waits.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 1
     report.console.print(_table(options, figures))
     for value in values:
-        target = "" if value.target is None else f" (target: ≤ {value.target:g})"
+        target = "" if value.target is None else f" (target: {'≥' if value.at_least else '≤'} {value.target:g})"
         report.console.print(f"{value.what}: [bold]{value.number:.3g}[/] {value.unit}{target}")
     if options.json:
         rounded = {figure.comparison.name: round(figure.ratio, 4) for figure in figures}

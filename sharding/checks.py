@@ -39,11 +39,13 @@ IDS: Final = {
     "GATHER_ROWS": "sharding.E044",
     "GATHER_BYTES": "sharding.E045",
     "FAN_OUT_TIMEOUT": "sharding.E046",
+    "WARN_OFFSET": "sharding.E047",
+    "MAX_OFFSET": "sharding.E048",
 }
 
 
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E046)."""
+    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E048)."""
     return [Error(message, hint=hint, id=IDS[setting]) for setting, message, hint in conf.problems()]
 
 

@@ -54,6 +54,8 @@ class Settings:
     lock_timeout: float | None = 10.0  # seconds that a block over several databases waits for one lock
     gather_rows: int = 100_000  # rows of all shards together that one query may bring to one place
     gather_bytes: int = 67_108_864  # and their bytes, as text
+    warn_offset: int | None = 10_000  # rows that a query of several shards may skip without a warning
+    max_offset: int | None = 100_000  # and without an error
 
 
 class Problem(NamedTuple):
@@ -79,6 +81,10 @@ def _is_positive(value: Any) -> bool:
 
 def _is_count(value: Any) -> bool:
     return type(value) is int and value > 0
+
+
+def _is_offset(value: Any) -> bool:
+    return value is None or (type(value) is int and value >= 0)
 
 
 def _is_timeout(value: Any) -> bool:
@@ -205,6 +211,16 @@ RULES: Final[dict[str, Rule]] = {
         "a positive integer",
         _is_count,
         "Leave it out for 67108864 bytes, which one query may bring from all shards to one place.",
+    ),
+    "WARN_OFFSET": Rule(
+        "a number of rows, or None",
+        _is_offset,
+        "Leave it out for 10000. With None, nothing is said of the rows that a query of several shards skips.",
+    ),
+    "MAX_OFFSET": Rule(
+        "a number of rows, or None",
+        _is_offset,
+        "Leave it out for 100000. With None, a query of several shards may skip any number of rows.",
     ),
 }
 

@@ -11,6 +11,7 @@ ShardingError                       everything below; never raised itself
 ├── CannotMerge                     .model .construct           raised by the aggregator's planner
 │   ├── GatherTooLarge              .table .limit
 │   └── ShardsDisagree              the shards do not compare values alike
+├── DeepOffset                      .model .offset .limit
 ├── GlobalJoin                      .model .tables
 ├── RawShardedSQL                   .table
 ├── WrongShard                      .model .alias .expected
@@ -120,6 +121,14 @@ class GatherTooLarge(CannotMerge):
     """An answer needs rows of all shards in one place, and more of them than SHARDING allows."""
 
     table: str
+    limit: int
+
+
+class DeepOffset(ShardingError):
+    """A query of several shards skips more rows than MAX_OFFSET, which every shard would have to send."""
+
+    model: str
+    offset: int
     limit: int
 
 

@@ -17,7 +17,7 @@ from sharding.conf import Problem, Settings
 ALIASES = ["default", "shard_b", "shard_a", "shard_a_replica_1", "blog_db"]
 KEYS = "SHARDS, BUCKETS, HASH, PLACEMENT, WEIGHTS, PINS, MAP_TTL, MODE, SCOPE_FROM_REQUEST, MAX_PARALLEL, "
 KEYS += "FAN_OUT_TIMEOUT, WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT, "
-KEYS += "GATHER_ROWS, GATHER_BYTES"
+KEYS += "GATHER_ROWS, GATHER_BYTES, WARN_OFFSET, MAX_OFFSET"
 OWNERS = "The shards are shard_a, shard_b; default may own buckets too."
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -63,6 +63,8 @@ def test_every_setting_is_read():
         "LOCK_TIMEOUT": 2,
         "GATHER_ROWS": 10,
         "GATHER_BYTES": 1000,
+        "WARN_OFFSET": None,
+        "MAX_OFFSET": 0,
     }
     found, problems = conf.read(given, ALIASES)
     assert problems == []
@@ -173,6 +175,16 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
         "a positive integer",
         "Leave it out for 67108864 bytes, which one query may bring from all shards to one place.",
         [0, -1, 1.5, "10", True, None],
+    ),
+    "WARN_OFFSET": (
+        "a number of rows, or None",
+        "Leave it out for 10000. With None, nothing is said of the rows that a query of several shards skips.",
+        [-1, 1.5, "10", True],
+    ),
+    "MAX_OFFSET": (
+        "a number of rows, or None",
+        "Leave it out for 100000. With None, a query of several shards may skip any number of rows.",
+        [-1, 1.5, "10", True],
     ),
 }
 VALUE_PROBLEMS: list[tuple[Any, Problem]] = [

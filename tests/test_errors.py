@@ -50,6 +50,7 @@ FACTS: dict[str, Any] = {
     "limit": 100_000,
     "epochs": {"shard_a": 1, "shard_b": 2},
     "timeout": 2.0,
+    "offset": 499_950,
 }
 
 

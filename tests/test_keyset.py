@@ -8,10 +8,16 @@ from typing import Any
 import pytest
 from django.core import signing
 from django.core.exceptions import FieldError
-from django.db.models import Count, Exists, OuterRef, QuerySet
+from django.db import connections
+from django.db.models import Count, Exists, F, OuterRef, QuerySet, Window
+from django.db.models.functions import Random, Rank
+from django.test.utils import CaptureQueriesContext
 
 from aggregator import KeysetPaginator, fan_out
+from aggregator.page_keys import keys_of
 from sharding.errors import InvalidCursor
+from sharding.testing import cluster
+from tests import servers
 from tests.messages import whole
 from tests.shop.models import Customer, Ledger, Line, Order
 from tests.two_sides import LAYOUTS, rows_on
@@ -172,23 +178,121 @@ def test_values() -> None:
         KeysetPaginator(orders().values("id"), 5)
 
 
-def test_a_field_with_nulls() -> None:
-    message = whole(
-        "KeysetPaginator cannot order shop.Order by '-weight', which may be NULL: nothing is greater or smaller than "
-        "NULL. Order by fields with null=False."
-    )
-    with pytest.raises(FieldError, match=message):
-        KeysetPaginator(orders().order_by("-weight"), 5)
-
-
 @pytest.mark.parametrize("name", ["customer__name", "nonsense"])
 def test_what_is_no_field(name: str) -> None:
-    message = whole(f"KeysetPaginator cannot order shop.Customer by {name!r}: it is no field of its own.")
+    message = whole(f"KeysetPaginator cannot order shop.Customer by {name!r}: it names no field or annotation.")
     with pytest.raises(FieldError, match=message):
         KeysetPaginator(fan_out(Customer.objects), 5, ordering=[name])
 
 
-def test_random_order() -> None:
-    message = whole("KeysetPaginator orders shop.Order by names of fields, not by '?'.")
+@pytest.mark.parametrize("item", ["?", Random(), Random().desc(), F("total") + Random()], ids=repr)
+def test_random_order(item: Any) -> None:
+    message = whole(
+        f"KeysetPaginator cannot order shop.Order by {item!r}: a random order is another one on every page. Order by "
+        f"fields or expressions of them."
+    )
     with pytest.raises(FieldError, match=message):
-        KeysetPaginator(orders().order_by("?"), 5)
+        KeysetPaginator(orders(), 5, ordering=[item])
+
+
+def test_an_order_that_is_none() -> None:
+    message = whole("KeysetPaginator orders shop.Order by names of fields and expressions, not by 7.")
+    with pytest.raises(FieldError, match=message):
+        KeysetPaginator(orders(), 5, ordering=[7])
+
+
+def test_an_order_that_repeats_rows() -> None:
+    with pytest.raises(ValueError, match="a join to several rows repeats"):
+        KeysetPaginator(orders(), 5, ordering=["lines__amount"])
+
+
+CONSTRUCTS = {
+    "union()": lambda: Order.objects.filter(tenant_id=1).union(Order.objects.filter(tenant_id=1)),
+    "distinct() on fields": lambda: orders().order_by("status").distinct("status"),
+    "annotations by window functions": lambda: orders().annotate(rank=Window(Rank(), order_by="total")),
+}
+
+
+@pytest.mark.parametrize("construct", CONSTRUCTS)
+def test_what_a_filter_changes(construct: str) -> None:
+    message = whole(
+        f"KeysetPaginator filters the rows that come before a page away, which would change what {construct} gives. "
+        f"Page a queryset without that."
+    )
+    with pytest.raises(ValueError, match=message):
+        KeysetPaginator(CONSTRUCTS[construct](), 5)
+
+
+def test_counts() -> None:
+    number = orders().count()
+    assert KeysetPaginator(orders(), 5).count == number
+    assert KeysetPaginator(orders().filter(total=1), 5, count="exact").count == orders().filter(total=1).count()
+    assert KeysetPaginator(orders(), 5, count=None).count is None
+    with pytest.raises(ValueError, match=whole("count must be 'exact', 'estimated' or None, not 'about'.")):
+        KeysetPaginator(orders(), 5, count="about")  # type: ignore[arg-type]
+
+
+@pytest.mark.skipif(servers.engine != "postgresql", reason="SQLite estimates nothing")
+def test_estimates(layout: tuple[str, ...]) -> None:
+    for alias in layout:
+        with connections[alias].sharded_statements(), connections[alias].cursor() as cursor:
+            cursor.execute("ANALYZE shop_order")
+    # Of a table that was just analysed, and is read whole, the estimate is right.
+    assert KeysetPaginator(orders(), 5, count="estimated").count == orders().count()
+    with CaptureQueriesContext(connections[layout[0]]) as captured:
+        some = KeysetPaginator(orders().filter(total=1), 5, count="estimated").count
+    assert 0 < (some or 0) < orders().count()
+    assert [query["sql"].split("(")[0] for query in captured.captured_queries] == ["EXPLAIN "]
+    assert KeysetPaginator(orders().none(), 5, count="estimated").count == 0
+
+
+@pytest.mark.skipif(servers.engine != "sqlite", reason="PostgreSQL estimates")
+def test_estimates_of_sqlite() -> None:
+    message = whole("sqlite estimates no number of rows. Take count='exact', or None.")
+    with pytest.raises(ValueError, match=message):
+        KeysetPaginator(orders(), 5, count="estimated")
+
+
+def test_instances_keep_nothing_of_the_pages() -> None:
+    order = KeysetPaginator(orders(), 1, ordering=["-total"]).page().items[0]
+    assert set(order.__dict__) == set(Order.objects.using("reference").first().__dict__)
+
+
+def test_the_default_order_of_a_related_model() -> None:
+    """Named without a field, a relation stands for the target's own order, or its key."""
+    names = [key.name for key in keys_of(fan_out(Line.objects), ["-order", "order_id"])]
+    assert names == ["-F(order)", "F(order_id)", "F(id)"]
+
+
+def test_a_cursor_survives_moves(layout: tuple[str, ...]) -> None:
+    """Every bucket changes its owner between two pages."""
+    paginator = KeysetPaginator(fan_out(Ledger.objects), 5, ordering=["text", "-number"])
+    pages = [paginator.page()]
+    rows = list(Ledger.objects.using("reference").all())
+    fan_out(Ledger.objects).delete()
+    with cluster.owners(*layout[1:], "shard_c" if len(layout) == 1 else layout[0]):
+        for row in rows:
+            row._state.db = None
+        Ledger.objects.bulk_create(rows)
+        while pages[-1].next_cursor:
+            pages.append(paginator.page(pages[-1].next_cursor))
+        fan_out(Ledger.objects).delete()
+    expected = Ledger.objects.using("reference").order_by("text", "-number", "-tenant_id")
+    assert [row.pk for page in pages for row in page] == [row.pk for row in expected]
+
+
+@pytest.mark.skipif(servers.engine == "sqlite", reason="the plans are PostgreSQL's")
+@pytest.mark.parametrize("ordering", [["pk"], ["-pk"], ["tenant_id", "-number"]], ids=str)
+def test_a_late_page_is_a_range_of_an_index(ordering: list[str], layout: tuple[str, ...]) -> None:
+    paginator = KeysetPaginator(fan_out(Ledger.objects), 5, ordering=ordering)
+    cursor = paginator.page().next_cursor
+    for alias in layout:
+        with CaptureQueriesContext(connections[alias]) as captured:
+            paginator.page(cursor)
+        sent = next(query["sql"] for query in captured.captured_queries if "shop_ledger" in query["sql"])
+        with connections[alias].sharded_statements(), connections[alias].cursor() as plans:
+            plans.execute("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off")
+            plans.execute(f"EXPLAIN {sent}")
+            plan = "\n".join(line for (line,) in plans.fetchall())
+            plans.execute("RESET enable_seqscan; RESET enable_bitmapscan")
+        assert "Index Cond: (" in plan, plan

@@ -14,7 +14,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from aggregator.merge import SortKey, in_rounds, merged, sorting_key
+from aggregator.merge import SortKey, merged, sorting_key
+from aggregator.rounds import in_rounds
 
 VALUES = {
     "int": st.integers(-3, 3),

@@ -16,7 +16,8 @@ from aggregator import fan_out
 from demo.answers import difference
 from demo.flights.models import Flight
 from demo.servers import REFERENCE
-from scripts.benchmarks.rounds import Comparison
+from scripts.benchmarks import streams
+from scripts.benchmarks.rounds import Comparison, Value
 from scripts.benchmarks.routing import plain
 from sharding import conf
 
@@ -39,7 +40,12 @@ def comparisons() -> Iterator[list[Comparison]]:
         wrong = difference(each.ours(None), each.baseline(None))
         if wrong is not None:
             raise AssertionError(f"The two ways of {each.name} answer differently: {wrong}.")
-    yield found
+    yield [*found, *streams.comparisons()]
+
+
+def values(rounds: int) -> Iterator[Value]:
+    """Yield what is measured otherwise than in rounds of both ways."""
+    return streams.values(rounds)
 
 
 def _page(_: object) -> list[Flight]:

@@ -64,6 +64,8 @@ class Value:
     unit: str
     #: None: it is reported, and judged by nobody.
     target: float | None = None
+    #: The target is the least that is wanted, not the most.
+    at_least: bool = False
 
 
 def milliseconds(operation: Operation, rounds: int) -> float:

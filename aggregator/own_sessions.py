@@ -1,0 +1,59 @@
+"""
+Sessions of a stream's own, beside those of the caller: a transaction that is open there holds nothing back here.
+
+Outside atomic() each of the caller's statements commits by itself. The transaction in which a cursor lives would take
+them in, if it was open on the same connection, and roll them back with an iterator that is left.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from copy import deepcopy
+from typing import Any
+
+from django.db import Error
+
+
+def is_in_transaction(connection: Any) -> bool:
+    """Return whether the caller's next statement on a connection belongs to an open transaction of the caller."""
+    # One that is closed is not opened to be asked.
+    autocommit = connection.autocommit if connection.connection else connection.settings_dict["AUTOCOMMIT"]
+    return bool(connection.in_atomic_block or not autocommit)
+
+
+@contextmanager
+def own_sessions(connections: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yield wrappers to the same databases, not connected yet; they are closed if something fails inside."""
+    made = [_session(connection) for connection in connections]
+    try:
+        yield made
+    except BaseException:
+        for each in made:
+            end(each)
+        raise
+
+
+def end(session: Any) -> None:
+    """Commit what a stream's statement did, if it did something, and close the session."""
+    with suppress(Error):
+        if session.connection is not None and not session.errors_occurred:
+            session.connection.commit()
+    with suppress(Error):
+        session.close()
+
+
+def _session(connection: Any) -> Any:
+    settings = deepcopy(connection.settings_dict)
+    # An iterator inside the loop over another one would wait for ever for a connection of a small pool.
+    settings["OPTIONS"].pop("pool", None)
+    # The transaction begins with the first statement.
+    settings["AUTOCOMMIT"] = False
+    made = type(connection)(settings, connection.alias)
+    # Whoever watches the caller's statements sees these, too.
+    made.execute_wrappers = list(connection.execute_wrappers)
+    made.queries_log = connection.queries_log
+    made.force_debug_cursor = connection.force_debug_cursor
+    # Chunks are fetched ahead by other threads, and an iterator may be dropped in any.
+    made.inc_thread_sharing()
+    return made
