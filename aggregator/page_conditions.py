@@ -41,6 +41,10 @@ class KeyValue(Expression):
     def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
         return self
 
+    def get_group_by_cols(self) -> list[Any]:
+        # Compared with an aggregate, in HAVING, it is nothing that rows are grouped by.
+        return []
+
     def as_sql(self, compiler: Any, connection: Any) -> Any:
         return "%s", [self.value]
 

@@ -171,3 +171,12 @@ def test_a_reference_model() -> None:
         Country.objects.create(code=code, name=name)
     pages = walked(KeysetPaginator(Country.objects.all(), 1, ordering=["-currency", "name"]))
     assert [country.code for page in pages for country in page] == ["FR", "DE", "PE"]
+
+
+def test_each_key_by_itself() -> None:
+    for name in sorted(KEYS):
+        for descending in (False, True):
+            terms = [(name, descending, None)]
+            everything = expected(counted(Order.objects.using(REFERENCE)), terms)
+            pages = walked(KeysetPaginator(counted(fan_out(Order.objects)), 9, ordering=ordering(terms)))
+            assert [order.pk for page in pages for order in page] == everything, name

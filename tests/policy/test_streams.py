@@ -10,7 +10,7 @@ from django.db import OperationalError, connections, transaction
 from aggregator import fan_out
 from sharding.errors import FanOutTimeout, ShardsUnavailable
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
-from tests.policy.trouble import paused, terminate, took_less_than
+from tests.policy.trouble import paused, terminate, terminate_streams, took_less_than
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -25,7 +25,7 @@ def begun(**options: Any) -> Any:
 
 def test_a_session_that_ends() -> None:
     rows = begun()
-    terminate("shard_b")
+    terminate_streams("shard_b")
     with pytest.raises(ShardsUnavailable) as caught:
         list(rows)
     assert list(caught.value.failures) == ["shard_b"]
@@ -33,10 +33,12 @@ def test_a_session_that_ends() -> None:
 
 
 def test_a_session_that_ends_and_may_be_missing() -> None:
-    """The rows that had come stay: 2 is shard_b's."""
+    """The rows that had come stay: 2 is shard_b's, and 6 may have been fetched ahead."""
     rows = begun(on_error="partial")
-    terminate("shard_b")
-    assert [order.total for order in rows] == [1, 2, *(n for n in range(3, 16) if n % 4 != 2)]
+    terminate_streams("shard_b")
+    found = [int(order.total) for order in rows]
+    assert [number for number in found if number != 6] == [1, 2, *(n for n in range(3, 16) if n % 4 != 2)]
+    assert found == sorted(found)
     assert list(rows.missing) == ["shard_b"]
     assert isinstance(rows.missing["shard_b"], OperationalError)
     assert fan_out(Order.objects).count() == 16
@@ -53,7 +55,7 @@ def test_a_server_that_pauses() -> None:
 def test_a_server_that_pauses_and_may_be_missing() -> None:
     rows = begun(timeout=0.3, on_error="partial")
     with paused("shard_b"), took_less_than(3):
-        assert len(list(rows)) == 12
+        assert len(list(rows)) in {12, 13}
     assert list(rows.missing) == ["shard_b"]
 
 

@@ -61,13 +61,19 @@ def sessions(alias: str) -> int:
         return int(cursor.fetchone()[0])
 
 
+SESSIONS = (
+    "SELECT {} FROM pg_stat_activity "
+    "WHERE datname = current_database() AND pid <> pg_backend_pid() AND backend_type = 'client backend'"
+)
+
+
 @contextmanager
 def paused(alias: str) -> Iterator[None]:
     """Stop a server in its tracks: nobody of it answers, although the system still takes its connections."""
-    connection = connections[alias]
-    pids = [servers.process_of(alias)]
-    if connection.connection is not None:
-        pids.append(connection.connection.info.backend_pid)
+    # Also those of streams, which have sessions of their own.
+    with session(alias) as cursor:
+        cursor.execute(SESSIONS.format("pid"))
+        pids = [servers.process_of(alias), *(pid for (pid,) in cursor.fetchall())]
     for pid in pids:
         os.kill(pid, signal.SIGSTOP)
     try:
@@ -118,6 +124,12 @@ def terminate(alias: str) -> None:
     pid = connections[alias].connection.info.backend_pid
     with session(alias) as cursor:
         cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+
+
+def terminate_streams(alias: str) -> None:
+    """Let a server end the sessions in which cursors are open."""
+    with session(alias) as cursor:
+        cursor.execute(f"{SESSIONS.format('pg_terminate_backend(pid, 5000)')} AND state LIKE 'idle in transaction%'")
 
 
 @contextmanager
