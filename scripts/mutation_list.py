@@ -326,8 +326,8 @@ MUTATIONS = [
     Mutation(
         "an iterator that is left keeps its cursor open",
         "aggregator/streaming.py",
-        "            stack.callback(each.close)\n",
-        "            pass\n",
+        "                self._cursor.close()\n",
+        "                pass\n",
         ("tests/test_streaming.py",),
     ),
     Mutation(
