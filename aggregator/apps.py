@@ -9,10 +9,15 @@ class AggregatorConfig(AppConfig):
     name = "aggregator"
 
     def ready(self) -> None:
+        from django.core.signals import request_finished
+
+        from aggregator import own_sessions
         from aggregator.compilers import compiler_for
         from aggregator.explanation import explain
         from sharding.backends import hook
         from sharding.operations.explanation import install_planner
 
         hook.install(compiler_for)
+        hook.install_cleaner(own_sessions.end_all)
+        request_finished.connect(own_sessions.end_all, dispatch_uid="aggregator.own_sessions")
         install_planner(explain)

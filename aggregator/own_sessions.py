@@ -10,9 +10,14 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
+from threading import get_ident
 from typing import Any
+from weakref import WeakKeyDictionary
 
 from django.db import Error
+
+#: Those that are open, with the thread that opened them.
+_open: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
 
 
 def is_in_transaction(connection: Any) -> bool:
@@ -36,11 +41,23 @@ def own_sessions(connections: Sequence[Any]) -> Iterator[list[Any]]:
 
 def end(session: Any) -> None:
     """Commit what a stream's statement did, if it did something, and close the session."""
+    _open.pop(session, None)
     with suppress(Error):
         if session.connection is not None and not session.errors_occurred:
             session.connection.commit()
     with suppress(Error):
         session.close()
+
+
+def end_all(**kwargs: Any) -> None:
+    """
+    End what this thread has left open: somebody still holds an iterator that is not at its end.
+
+    Its locks would be in the way of whoever empties or alters the tables, and its session would outlive the request.
+    """
+    for session, thread in list(_open.items()):
+        if thread == get_ident():
+            end(session)
 
 
 def _session(connection: Any) -> Any:
@@ -56,4 +73,5 @@ def _session(connection: Any) -> Any:
     made.force_debug_cursor = connection.force_debug_cursor
     # Chunks are fetched ahead by other threads, and an iterator may be dropped in any.
     made.inc_thread_sharing()
+    _open[made] = get_ident()
     return made

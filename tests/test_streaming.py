@@ -8,6 +8,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from django.core.management import call_command
+from django.core.signals import request_finished
 from django.db import DatabaseError, connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Lower
@@ -15,6 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from aggregator import fan_out
 from aggregator.batches import DISABLED
+from sharding.errors import ShardsUnavailable
 from sharding.testing import cluster
 from tests.shop.models import Customer, Device, Order
 from tests.two_sides import LAYOUTS, plain, rows_on
@@ -245,3 +248,24 @@ def test_loops_over_batches_commit_what_they_write() -> None:
             order.save()
     connections.close_all()
     assert fan_out(Order.objects).filter(status="seen").count() == NUMBER
+
+
+def test_a_half_read_stream_that_somebody_holds_is_in_nobodys_way() -> None:
+    """A failed test keeps its frame, for one, and the tables are emptied after it."""
+    before = sessions("%")
+    rows = ordered().iterator(chunk_size=3)
+    next(rows)
+    call_command("flush", database="shard_a", interactive=False, verbosity=0)
+    assert_sessions(before)
+    with pytest.raises(ShardsUnavailable):
+        list(rows)
+
+
+def test_no_session_outlives_its_request() -> None:
+    before = sessions("%")
+    rows = ordered().iterator(chunk_size=3)
+    next(rows)
+    assert sessions("%") != before
+    request_finished.send(sender=None)
+    assert_sessions(before)
+    del rows

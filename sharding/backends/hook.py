@@ -54,6 +54,7 @@ class FanOutRequest:
 FanOut = Callable[[FanOutRequest], Any]
 
 _installed: FanOut | None = None
+_cleaner: Callable[[], None] | None = None
 _watchers: list[Callable[[FanOutRequest], object]] = []
 
 
@@ -78,6 +79,18 @@ def restricted(query: Query, aliases: tuple[str, ...]) -> tuple[str, ...]:
 def on_one_shard(request: FanOutRequest) -> Any:
     """Return a compiler for a request of fan_out() whose rows are all in one bucket: no fan-out, but with a policy."""
     return request.native() if _installed is None else _installed(replace(request, merged=False))
+
+
+def install_cleaner(function: Callable[[], None]) -> None:
+    """Install what ends sessions beside those of the caller, before tables are emptied."""
+    global _cleaner
+    _cleaner = function
+
+
+def clean() -> None:
+    """End the sessions that this thread's iterators have left open."""
+    if _cleaner is not None:
+        _cleaner()
 
 
 @contextmanager

@@ -11,7 +11,7 @@ from typing import Any
 from django.db import DEFAULT_DB_ALIAS, Error, connections
 
 from sharding import conf, routing
-from sharding.backends import failures
+from sharding.backends import failures, hook
 from sharding.backends.compilers import DoorCompiler, ShardCompiler
 from sharding.backends.conflicts import TellingConflicts
 from sharding.backends.coordinator import Coordinator
@@ -56,6 +56,7 @@ class ClusterOperations:
         return [f"{CONTROL_ONLY} {sql}" for sql in super().sequence_reset_sql(style, model_list)]  # type: ignore[misc]
 
     def execute_sql_flush(self, sql_list: Any) -> None:
+        hook.clean()
         with self.connection.sharded_statements():
             super().execute_sql_flush(sql_list)  # type: ignore[misc]
 
