@@ -274,6 +274,10 @@ class Merging(Planning):
                 return self._merged_lazily([batches.chunks(statement, each, share) for each in connections])
             if chunk_size is not None and not self.in_batches and not self.oracle.equality:
                 return streaming.stream(connections, sql, params, chunk_size, self._merged_lazily)
+            if self.high is not None and self.oracle.is_idle and self.connection.vendor == "postgresql":
+                # Each shard sends as many rows as the slice may take of it, and most of them are left.
+                size = self.high // (2 * len(connections)) + 1
+                return self._merged(executor.run(connections, finishing.reading(sql, params, size)), self.order.keys)
             lists = executor.run(connections, finishing.fetching(sql, params))
             return self._merged(lists, *self.oracle.read(self.order.keys, lists))
 

@@ -1,9 +1,9 @@
 """
-Running one piece of work on several shards at once, on the caller's own connections.
+Running one statement, or one piece of work, on several shards at once, on the caller's own connections.
 
 So it sees the caller's uncommitted rows, takes part in its atomic block, and opens no connection that the caller's
-thread would not have: threads of a pool borrow the caller's wrappers. Every shard is waited for before an error is
-raised, so that each connection is left usable.
+thread would not have: where threads of a pool are needed, they borrow the caller's wrappers. Every shard is waited for
+before an error is raised, so that each connection is left usable.
 """
 
 from __future__ import annotations
@@ -13,11 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
-from typing import Any, TypeVar
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from aggregator import snapshots
+from aggregator import multiplexing, snapshots
 from aggregator.asking import Asking, close_if_lost, unavailable
 from aggregator.policy import WHOLE, Policy
 from sharding import cluster_map
@@ -34,6 +35,24 @@ POOL_SIZE = 64
 
 _pool: ThreadPoolExecutor | None = None
 _asking: ContextVar[Asking | None] = ContextVar("asking", default=None)
+
+
+@dataclass(frozen=True, slots=True)
+class Executing(Generic[T]):
+    """
+    The task of executing one statement: its value is what ``read`` returns for the executed cursor.
+
+    It takes no threads where the driver lets one thread do with several servers.
+    """
+
+    sql: str
+    params: Any
+    read: Callable[[Any], T]
+
+    def __call__(self, connection: Any) -> T:
+        cursor = connection.cursor()
+        cursor.execute(self.sql, self.params)
+        return self.read(cursor)
 
 
 @contextmanager
@@ -119,7 +138,9 @@ def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], paralle
         _connect(connections, asking)
         connections = asking.present(connections)
         lanes = min(len(connections), asking.policy.lanes) if parallel else 1
-        if lanes > 1 and all(connection.vendor != "sqlite" for connection in connections):
+        if lanes > 1 and isinstance(task, Executing) and _is_for_one_thread(connections, asking):
+            outcomes = _execute(connections, task, lanes)
+        elif lanes > 1 and all(connection.vendor != "sqlite" for connection in connections):
             outcomes = _run_in_parallel(connections, task, lanes, asking)
         else:
             outcomes = [_attempt(task, connection, asking) for connection in connections]
@@ -143,6 +164,16 @@ def _attempt(task: Task[Any], connection: Any, asking: Asking) -> _Outcome:
             return _Outcome(task(connection))
     except Exception as error:
         return _Outcome(error=original(error), late=asking.is_late())
+
+
+def _is_for_one_thread(connections: Sequence[Any], asking: Asking) -> bool:
+    # To keep a deadline, each lane sends more than the statement, and may have to connect.
+    return asking.deadline is None and all(map(multiplexing.is_possible, connections))
+
+
+def _execute(connections: Sequence[Any], task: Executing[Any], at_once: int) -> list[_Outcome]:
+    answers = multiplexing.execute(connections, (task.sql, task.params), task.read, at_once)
+    return [_Outcome(value, None if error is None else original(error)) for value, error in answers]
 
 
 def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, asking: Asking) -> list[_Outcome]:

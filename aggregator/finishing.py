@@ -1,14 +1,14 @@
 """
-Finishing partial results: by a statement over all partial rows, on one of the shards or, for SQLite, in memory.
+Finishing partial results by a statement over all partial rows, on one of the shards or, for SQLite, in memory.
 """
 
 from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import Callable, Sequence
-from decimal import Context, Decimal
-from functools import reduce
+from collections.abc import Iterator, Sequence
+from functools import partial
+from itertools import chain
 from typing import TYPE_CHECKING, Any
 
 from aggregator import executor, variance
@@ -17,25 +17,29 @@ from aggregator.merge import Row
 if TYPE_CHECKING:
     from aggregator.partials import Statements
 
-#: Adds numbers of any size without rounding.
-EXACTLY = Context(prec=100_000)
 
-
-def fetching(sql: str, params: Any) -> Callable[[Any], list[Row]]:
+def fetching(sql: str, params: Any) -> executor.Executing[list[Row]]:
     """Return the task that sends a statement on a connection and fetches all of its rows."""
-
-    def fetch(connection: Any) -> list[Row]:
-        with connection.cursor() as cursor:
-            cursor.execute(sql, params)
-            rows: list[Row] = cursor.fetchall()
-            return rows
-
-    return fetch
+    return executor.Executing(sql, params, _all)
 
 
-def summed(rows: Sequence[Row]) -> Row:
-    """Return the row of the sums of each column; the sum of NULLs alone is NULL."""
-    return tuple(_sum([value for value in column if value is not None]) for column in zip(*rows, strict=True))
+def reading(sql: str, params: Any, size: int) -> executor.Executing[Iterator[Row]]:
+    """
+    Return the task that sends a statement, and makes Python's values of its rows only as they are needed.
+
+    The driver has all rows of a statement at once (PostgreSQL), and to load them is most of the work with them.
+    """
+    return executor.Executing(sql, params, partial(_in_chunks, size))
+
+
+def _in_chunks(size: int, cursor: Any) -> Iterator[Row]:
+    # The first one at once, while other servers are still waited for.
+    return chain(cursor.fetchmany(size), chain.from_iterable(iter(partial(cursor.fetchmany, size), [])))
+
+
+def _all(cursor: Any) -> list[Row]:
+    rows: list[Row] = cursor.fetchall()
+    return rows
 
 
 def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) -> list[Row]:
@@ -56,7 +60,7 @@ def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) ->
     answers = [rows[0] for rows in executor.run(connections, fetching(wrapped, params))]
     names = answers[0][1]
     columns = ", ".join(f"c{number} {name}" for number, name in enumerate(names))
-    final, final_params = statements.final
+    final, final_params = statements.sql
     final = re.sub("\0(\\d+)\0", lambda match: names[int(match[1])], final)
     final = f"WITH p AS (SELECT * FROM json_to_recordset(%s::json) AS t({columns})) {final}"
     partial_rows = f"[{','.join(text for text, _ in answers if text is not None)}]"
@@ -84,17 +88,9 @@ def in_memory(home: Any, connections: Sequence[Any], statements: Statements) -> 
         for rows in answers:
             memory.executemany(insert, rows)
         cursor = memory.cursor(factory=SQLiteCursorWrapper)
-        final, final_params = statements.final
+        final, final_params = statements.sql
         with home.wrap_database_errors:
             found: list[Row] = cursor.execute(final, final_params).fetchall()
         return found
     finally:
         memory.close()
-
-
-def _sum(values: Sequence[Any]) -> Any:
-    if not values:
-        return None
-    if any(type(value) is Decimal for value in values):
-        return reduce(EXACTLY.add, values)
-    return sum(values)

@@ -17,6 +17,7 @@ Row = Sequence[Any]
 
 #: Where a value stands before values are compared: SQLite sorts by storage class, and NaN is greater than any number.
 NUMBER, NAN, TEXT, BYTES = 1, 2, 3, 4
+WITH_NAN = frozenset({float, Decimal})
 BEFORE_ALL, AFTER_ALL = (-9, 0), (9, 0)
 
 
@@ -48,7 +49,10 @@ def merged(
     ``identities``, equal values are those of which that function gives the same.
     """
     if keys and len(streams) > 1:
-        rows: Iterator[Row] = heapq.merge(*streams, key=sorting_key(keys))
+        # Python's own comparisons do then, which are several times as fast.
+        reverse = all(key.descending for key in keys)
+        compare = sorting_key([_ascending(key) for key in keys] if reverse else keys)
+        rows: Iterator[Row] = heapq.merge(*streams, key=compare, reverse=reverse)
     else:
         rows = chain.from_iterable(streams)
     return islice(_unique(rows, identities or {}) if distinct else rows, low, high)
@@ -60,6 +64,11 @@ def sorting_key(keys: Sequence[SortKey]) -> Callable[[Row], Any]:
         return _column_key(keys[0])
     functions = [_column_key(key) for key in keys]
     return lambda row: [function(row) for function in functions]
+
+
+def _ascending(key: SortKey) -> SortKey:
+    """Return the key by which rows come in the opposite order."""
+    return replace(key, descending=False, nulls_first=not key.nulls_first)
 
 
 def _column_key(key: SortKey) -> Callable[[Row], Any]:
@@ -89,12 +98,12 @@ def _rank(value: Any) -> int:
         return TEXT
     if kind is bytes:
         return BYTES
-    return NUMBER if value == value else NAN
+    return NAN if kind in WITH_NAN and value != value else NUMBER
 
 
 def _comparable(value: Any) -> Any:
     # A NaN is already told apart by its rank, and would make comparisons false, or raise as a Decimal.
-    return value if value == value else 0
+    return 0 if type(value) in WITH_NAN and value != value else value
 
 
 def _reversed(value: Any) -> Any:
@@ -130,13 +139,13 @@ def _unique(rows: Iterable[Row], identities: Mapping[int, Callable[[Any], Any]])
         values = list(row)
         for position, same in identities.items():
             values[position] = None if row[position] is None else same(row[position])
-        identity = tuple([_identity(value) for value in values])
+        identity = tuple([identity_of(value) for value in values])
         if identity not in seen:
             seen.add(identity)
             yield row
 
 
-def _identity(value: Any) -> Any:
+def identity_of(value: Any) -> Any:
     if value != value:
         # NaN equals itself in a database, but not in Python.
         return "NaN"

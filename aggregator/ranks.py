@@ -44,6 +44,11 @@ class Oracle:
     order: Mapping[int, Kind]
     equality: Mapping[int, Kind]
 
+    @property
+    def is_idle(self) -> bool:
+        """Return whether Python compares all values alike, so that nothing is asked."""
+        return not self.order and not self.equality
+
     def read(self, keys: Sequence[SortKey], lists: Sequence[Sequence[Row]]) -> tuple[Sequence[SortKey], Identities]:
         """
         Return sort keys that compare the rows at hand as the database does, and by position what is the same for values
@@ -93,7 +98,7 @@ def oracle(
     Raises:
         CannotMerge: the databases do not compare alike, or cannot be asked (SQLite).
     """
-    asked = {at: kind for at, kind in order.items() if not _sorts_by_code_points(connections, kind)}
+    asked = {at: kind for at, kind in order.items() if not sorts_by_code_points(connections, kind)}
     equal = {at: kind for at, kind in equality.items() if not _is_equal_if_same(connections, kind)}
     if home.vendor == "sqlite":
         _refuse(query, "text ordered under the collation", asked)
@@ -119,7 +124,8 @@ def ranks_of(connection: Any, kind: Kind, texts: Iterable[str]) -> dict[str, int
     return {value: rank for value, (rank,) in zip(values, rows, strict=True)}
 
 
-def _sorts_by_code_points(connections: Sequence[Any], kind: Kind) -> bool:
+def sorts_by_code_points(connections: Sequence[Any], kind: Kind) -> bool:
+    """Return whether every database sorts the values of an expression as Python does: text by code points."""
     return kind.type == TEXT and collations.sort_by_code_points(connections, kind.collation)
 
 

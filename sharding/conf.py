@@ -46,7 +46,7 @@ class Settings:
     map_ttl: float = 30.0  # seconds
     mode: str = "enforce"
     scope_from_request: str | None = None  # dotted path of a function: request -> shard key or None
-    max_parallel: int = 8  # threads of one fan-out
+    max_parallel: int = 32  # shards that one fan-out asks at the same time
     fan_out_timeout: float | None = None  # seconds that one fan-out may take
     without_two_phase_commit: str = "raise"  # what a block over several databases does where one cannot prepare
     recover_after: float = 10.0  # seconds after which an undecided transaction over several databases is given up
@@ -172,7 +172,7 @@ RULES: Final[dict[str, Rule]] = {
     "MAX_PARALLEL": Rule(
         "a positive integer",
         _is_count,
-        "Leave it out for 8. With 1, shards are asked one after the other.",
+        "Leave it out for 32. With 1, shards are asked one after the other.",
     ),
     "FAN_OUT_TIMEOUT": Rule(
         f"a number of seconds from 0.001 to {MAX_TIMEOUT}, or None",

@@ -34,7 +34,7 @@ def test_defaults():
             map_ttl=30.0,
             mode="enforce",
             scope_from_request=None,
-            max_parallel=8,
+            max_parallel=32,
             without_two_phase_commit="raise",
             recover_after=10.0,
             recover_in_process=True,
@@ -138,7 +138,7 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
     ),
     "MAX_PARALLEL": (
         "a positive integer",
-        "Leave it out for 8. With 1, shards are asked one after the other.",
+        "Leave it out for 32. With 1, shards are asked one after the other.",
         [0, -1, 2.0, "8", None, True],
     ),
     "FAN_OUT_TIMEOUT": (

@@ -33,8 +33,8 @@ class Running:
     look_after: float = PATIENCE
 
 
-#: By thread: each of them waits for one statement at most.
-_running: dict[int, Running] = {}
+#: By thread and shard: each of them waits for one statement of a shard at most.
+_running: dict[tuple[int, str], Running] = {}
 
 
 def watch(connection: Any) -> None:
@@ -45,12 +45,13 @@ def watch(connection: Any) -> None:
 
 def _note(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: dict[str, Any]) -> Any:
     """Keep account of a statement while it runs: an execute wrapper."""
-    thread = threading.get_ident()
-    _running[thread] = Running(context["connection"].alias, time.monotonic())
+    alias = context["connection"].alias
+    place = threading.get_ident(), alias
+    _running[place] = Running(alias, time.monotonic())
     try:
         return execute(sql, params, many, context)
     finally:
-        _running.pop(thread, None)
+        _running.pop(place, None)
 
 
 def overdue(now: float) -> set[str]:

@@ -1,0 +1,215 @@
+"""
+One statement for several PostgreSQL servers at once, from one thread: it goes to all of them before any answer is read.
+
+Threads would do it too, and wait for each other for longer than the servers take for a page of rows. A statement is
+executed by Django as any other, with its wrappers and its log, except that the time until the server answers is used
+to ask the next one: inside each of them, the others are executed.
+
+psycopg has no public way to send a statement and read the answer later, so that it is done with the generator that
+its own ``execute()`` consumes.
+"""
+
+from __future__ import annotations
+
+import math
+import selectors
+import time
+from collections.abc import Callable, Generator, Iterable, Sequence
+from contextlib import suppress
+from functools import cache
+from typing import Any
+
+#: Statements inside each other; each takes about ten frames of the interpreter's stack.
+DEPTH = 32
+#: Seconds that a statement may take to end, once it is cancelled.
+PATIENCE = 5.0
+#: Seconds after which it is looked whether a signal came to another thread: the main one is not woken by it.
+INTERVAL = 0.1
+
+#: Poll tells of a file that was closed meanwhile; others would wait for ever.
+_Selector: Callable[[], selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+
+#: What was read from the executed cursor, or the error that came instead of it.
+Answer = tuple[Any, Exception | None]
+Read = Callable[[Any], Any]
+
+
+def is_possible(connection: Any) -> bool:
+    """Return whether an open connection is one of psycopg, whose cursors execute statements as psycopg made them."""
+    return connection.vendor == "postgresql" and _is_psycopgs(getattr(connection.connection, "cursor_factory", None))
+
+
+@cache
+def _is_psycopgs(factory: Any) -> bool:
+    # SQLite does without psycopg, and Django works with psycopg2, too.
+    try:
+        from psycopg import Cursor
+    except ImportError:
+        return False
+    # Whoever instruments cursors with an execute() of their own would not be asked.
+    return getattr(factory, "execute", None) is Cursor.execute and hasattr(factory, "_execute_gen")
+
+
+def execute(connections: Sequence[Any], statement: tuple[str, Any], read: Read, at_once: int) -> list[Answer]:
+    """
+    Execute a statement on each connection, on up to ``at_once`` at a time; every one of them is waited for.
+
+    Cursors are read as soon as they can be, while other servers are still waited for.
+    """
+    answers: list[Answer] = []
+    size = min(at_once, DEPTH)
+    for start in range(0, len(connections), size):
+        answers.extend(_Round(connections[start : start + size], statement, read).answers())
+    return answers
+
+
+class _Round:
+    """Statements that are under way at the same time."""
+
+    def __init__(self, connections: Sequence[Any], statement: tuple[str, Any], read: Read) -> None:
+        self._connections = connections
+        self._statement = statement
+        self._read = read
+        self._answers: list[Answer] = []
+        self._conversations: list[_Conversation] = []
+        self._asked = 0
+
+    def answers(self) -> list[Answer]:
+        try:
+            # Before anything is sent: for some connections to get a cursor, statements go to other ones.
+            self._answers = [_attempt(connection.cursor) for connection in self._connections]
+            self.go_on()
+        except BaseException:
+            _abandon(self._conversations)
+            raise
+        finally:
+            # They refer to this object, and would stay until the garbage is collected, with all rows.
+            self._conversations = []
+        return self._answers
+
+    def go_on(self) -> None:
+        """Ask the connections that were not asked yet, and wait until all have answered."""
+        if self._asked == len(self._answers):
+            _receive(self._conversations)
+            return
+        turn = self._asked
+        self._asked += 1
+        cursor, error = self._answers[turn]
+        if error is None:
+            driver = cursor.cursor
+            cursor.cursor = sending = _Sending(driver, lambda statement: self._ask(turn, cursor, driver, statement))
+            _, error = _attempt(cursor.execute, *self._statement)
+            cursor.cursor = driver
+            self._answers[turn] = (None, error) if error is not None else sending.answer or _attempt(self._read, cursor)
+        if self._asked == turn + 1:
+            # It was refused before it was sent.
+            self.go_on()
+
+    def _ask(self, turn: int, cursor: Any, driver: Any, statement: Sequence[Any]) -> Answer | None:
+        """Send one statement, ask the other connections, and return or raise when it is answered."""
+        if self._asked > turn + 1:
+            # A wrapper that executes it once more.
+            driver.execute(*statement)
+            return None
+        conversation = _Conversation(driver, statement, lambda: self._read(cursor))
+        self._conversations.append(conversation)
+        conversation.begin()
+        self.go_on()
+        if conversation.error is not None:
+            raise conversation.error
+        return conversation.answer
+
+
+class _Sending:
+    """A cursor of psycopg that uses the time until the server answers."""
+
+    def __init__(self, driver: Any, ask: Callable[[Sequence[Any]], Answer | None]) -> None:
+        self._driver = driver
+        self._ask = ask
+        #: What was read of it, unless it was executed again since then.
+        self.answer: Answer | None = None
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._driver, name)
+
+    def execute(self, *statement: Any) -> None:
+        self.answer = None
+        self.answer = self._ask(statement)
+
+
+class _Conversation:
+    """A statement that was sent, and what its server answers."""
+
+    def __init__(self, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
+        self.connection = driver.connection
+        self.error: Exception | None = None
+        self.answer: Answer | None = None
+        self.is_over = False
+        #: What its socket must be ready for, that it can go on.
+        self.awaited = selectors.EVENT_READ
+        self.socket = -1
+        self._generator: Generator[int, int, None] = driver._execute_gen(*statement)
+        self._read = read
+
+    @property
+    def is_active(self) -> bool:
+        """Return whether the server is still at the statement, or its answer was not read."""
+        return bool(self.connection.info.transaction_status.name == "ACTIVE")
+
+    def begin(self) -> None:
+        """Send what can be sent without waiting."""
+        self._step(lambda: next(self._generator))
+        if not self.is_over:
+            self.socket = self.connection.fileno()
+
+    def go_on(self, ready: int) -> None:
+        """Send and receive what the socket is ready for."""
+        self._step(lambda: self._generator.send(ready))
+
+    def _step(self, step: Callable[[], int]) -> None:
+        try:
+            self.awaited = int(step())
+        except StopIteration:
+            self.is_over = True
+            self.answer = _attempt(self._read)
+        except Exception as error:
+            self.is_over = True
+            self.error = error
+
+
+def _attempt(function: Callable[..., Any], *arguments: Any) -> Answer:
+    try:
+        return function(*arguments), None
+    except Exception as error:
+        return None, error
+
+
+def _receive(conversations: Iterable[_Conversation], seconds: float | None = None) -> None:
+    """Return when all conversations are over, or the time is."""
+    until = math.inf if seconds is None else time.monotonic() + seconds
+    with _Selector() as selector:
+        for each in conversations:
+            if not each.is_over:
+                selector.register(each.socket, each.awaited, each)
+        while selector.get_map() and time.monotonic() < until:
+            for key, ready in selector.select(INTERVAL):
+                conversation: _Conversation = key.data
+                conversation.go_on(ready)
+                if conversation.is_over:
+                    selector.unregister(key.fd)
+                elif conversation.awaited != key.events:
+                    selector.modify(key.fd, conversation.awaited, conversation)
+
+
+def _abandon(conversations: Iterable[_Conversation]) -> None:
+    """Leave no connection in the middle of a statement after an interruption: cancel it, or close the connection."""
+    left = [each for each in conversations if each.is_active]
+    try:
+        for each in left:
+            with suppress(Exception):
+                each.connection.cancel_safe(timeout=PATIENCE)
+        _receive((each for each in left if each.socket >= 0), PATIENCE)
+    finally:
+        for each in left:
+            if each.is_active:
+                each.connection.close()

@@ -1,0 +1,294 @@
+"""One statement for several servers from one thread: what wrappers see, errors, interruptions, other cursors."""
+
+from __future__ import annotations
+
+import gc
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, nullcontext
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+import pytest
+from django.db import DataError, ProgrammingError, connections, transaction
+from django.test.utils import CaptureQueriesContext, override_settings
+
+from aggregator import executor, fan_out, finishing, multiplexing
+from sharding.commits import waiting
+from sharding.testing import cluster
+from tests.shop.models import Order
+
+OWNERS = ("default", "shard_a", "shard_b", "shard_c")
+# No transaction is open around these tests, which look at what autocommit leaves behind.
+pytestmark = pytest.mark.django_db(databases="__all__", transaction=True)
+
+#: Long enough that four of them one after the other are told from four at a time.
+NAP = "SELECT pg_sleep(0.2)"
+
+
+@pytest.fixture(scope="module", autouse=True)
+def layout(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    with django_db_blocker.unblock(), cluster.owners(*OWNERS):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def orders(layout: None, db: None) -> None:
+    Order.objects.bulk_create([Order(tenant_id=number, total=number, status=str(number)) for number in range(16)])
+
+
+def wrappers() -> list[Any]:
+    return [connections[alias] for alias in OWNERS]
+
+
+def ask(sql: str, params: Any = ()) -> list[Any]:
+    with executor.participating(connections["default"], OWNERS) as found:
+        return executor.run(found, finishing.fetching(sql, params))
+
+
+@contextmanager
+def wrapped(wrapper: Callable[..., Any], *aliases: str) -> Iterator[None]:
+    with ExitStack() as stack:
+        for alias in aliases or OWNERS:
+            stack.enter_context(connections[alias].execute_wrapper(wrapper))
+        yield
+
+
+def seconds_of(function: Callable[[], Any]) -> float:
+    begun = time.monotonic()
+    function()
+    return time.monotonic() - begun
+
+
+def are_usable() -> bool:
+    return ask("SELECT 1") == [[(1,)]] * len(OWNERS)
+
+
+def test_answers_come_in_order() -> None:
+    own = "SELECT pid FROM pg_stat_activity WHERE pid = pg_backend_pid()"
+    assert ask(own) == [[(connection.connection.info.backend_pid,)] for connection in wrappers()]
+
+
+def test_statements_overlap() -> None:
+    are_usable()
+    assert seconds_of(lambda: ask(NAP)) < 0.6
+
+
+def test_statements_of_a_block_overlap_with_its_beginning() -> None:
+    """The driver begins a transaction with the first statement, and waits for the answer before that is sent."""
+    with transaction.atomic(using="default"):
+        assert seconds_of(lambda: ask(NAP)) < 0.6
+        assert all(each.in_atomic_block for each in wrappers())
+
+
+def test_max_parallel() -> None:
+    with override_settings(SHARDING={"SHARDS": list(OWNERS[1:]), "MAX_PARALLEL": 2}):
+        assert 0.4 <= seconds_of(lambda: ask(NAP)) < 0.8
+
+
+def test_no_other_thread_is_used() -> None:
+    threads: set[int] = set()
+
+    def note(execute: Any, *args: Any) -> Any:
+        threads.add(threading.get_ident())
+        return execute(*args)
+
+    with wrapped(note):
+        list(fan_out(Order.objects).order_by("total")[:5])
+    assert threads == {threading.get_ident()}
+
+
+def test_many_rows_and_long_statements() -> None:
+    """More than a socket takes at once, in both directions."""
+    text = "x" * 3_000_000
+    answers = ask("SELECT %s || n FROM generate_series(1, 3) AS n", (text,))
+    assert answers == [[(f"{text}{number}",) for number in (1, 2, 3)]] * 4
+
+
+def test_statements_are_logged() -> None:
+    with ExitStack() as stack:
+        logs = [stack.enter_context(CaptureQueriesContext(each)) for each in wrappers()]
+        ask("SELECT %s", ("logged",))
+    assert [[query["sql"] for query in log.captured_queries] for log in logs] == [["SELECT 'logged'"]] * 4
+
+
+def test_wrappers_may_change_a_statement() -> None:
+    def comment(execute: Any, sql: Any, *args: Any) -> Any:
+        return execute("SELECT 2", *args)
+
+    with wrapped(comment, "shard_a"):
+        assert ask("SELECT 1") == [[(1,)], [(2,)], [(1,)], [(1,)]]
+
+
+@pytest.mark.parametrize("alias", OWNERS)
+def test_wrappers_may_execute_twice(alias: str) -> None:
+    def twice(execute: Any, *args: Any) -> Any:
+        execute(*args)
+        return execute(*args)
+
+    with wrapped(twice, alias):
+        assert are_usable()
+
+
+@pytest.mark.parametrize("alias", OWNERS)
+def test_wrappers_may_refuse_a_statement(alias: str) -> None:
+    answered: list[str] = []
+
+    def refuse(execute: Any, *args: Any) -> Any:
+        raise ValueError("refused")
+
+    def note(execute: Any, *args: Any) -> Any:
+        result = execute(*args)
+        answered.append(args[-1]["connection"].alias)
+        return result
+
+    with wrapped(refuse, alias), wrapped(note), pytest.raises(ValueError, match="refused"):
+        ask("SELECT 1")
+    # Each is noted when it has answered, the last one first.
+    assert answered == [each for each in reversed(OWNERS) if each != alias] or alias not in answered
+    assert are_usable()
+
+
+def test_wrappers_see_the_errors() -> None:
+    seen: list[tuple[str, type[Exception]]] = []
+
+    def note(execute: Any, *args: Any) -> Any:
+        try:
+            return execute(*args)
+        except Exception as error:
+            seen.append((args[-1]["connection"].alias, type(error)))
+            raise
+
+    are_usable()
+    pid = connections["shard_b"].connection.info.backend_pid
+    with wrapped(note), pytest.raises(DataError) as caught:
+        ask("SELECT 1 / (%s - pg_backend_pid())", (pid,))
+    assert seen == [("shard_b", DataError)]
+    assert caught.value.__notes__ == ["on shard 'shard_b'"]
+    assert are_usable()
+
+
+def test_every_shard_is_waited_for_before_an_error() -> None:
+    with pytest.raises(ProgrammingError) as caught:
+        ask("SELECT pg_sleep(0.1), nothing")
+    assert caught.value.__notes__ == ["on shard 'default'"]
+    assert [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
+
+
+def test_an_error_of_a_block_breaks_it() -> None:
+    with transaction.atomic(using="default"):
+        with pytest.raises(ProgrammingError):
+            ask("SELECT nothing")
+        with pytest.raises(Exception, match="transaction is aborted"):
+            ask("SELECT 1")
+        transaction.set_rollback(True, using="default")
+    assert are_usable()
+
+
+def test_each_statement_is_known_to_run() -> None:
+    """So that the locks of crashed blocks are looked for on each of the shards that do not answer."""
+    found: set[str] = set()
+
+    def look() -> None:
+        time.sleep(0.1)
+        found.update(waiting.overdue(time.monotonic() + 3600))
+
+    watcher = threading.Thread(target=look)
+    watcher.start()
+    ask(NAP)
+    watcher.join()
+    assert found == {"shard_a", "shard_b", "shard_c"}
+    assert waiting.overdue(time.monotonic() + 3600) == set()
+
+
+@pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "atomic"])
+def test_an_interruption_cancels_the_statements(atomic: bool) -> None:
+    are_usable()
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    timer.start()
+    begun = time.monotonic()
+    block: Any = transaction.atomic(using="default") if atomic else nullcontext()
+    with pytest.raises(KeyboardInterrupt), block:
+        ask("SELECT pg_sleep(60)")
+    timer.join()
+    assert time.monotonic() - begun < 10
+    assert are_usable()
+
+
+def test_an_interruption_while_statements_are_sent() -> None:
+    def interrupt(execute: Any, *args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with wrapped(interrupt, "shard_b"), pytest.raises(KeyboardInterrupt):
+        ask("SELECT pg_sleep(60)")
+    assert [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
+    assert are_usable()
+
+
+class Instrumented(psycopg.ClientCursor[Any]):
+    """As a library makes it that traces statements."""
+
+    threads: set[int] = set()
+
+    def execute(self, *args: Any, **kwargs: Any) -> Any:
+        self.threads.add(threading.get_ident())
+        return super().execute(*args, **kwargs)
+
+
+def test_instrumented_cursors_are_asked_in_threads() -> None:
+    Instrumented.threads.clear()
+    are_usable()
+    raw = connections["shard_c"].connection
+    factory = raw.cursor_factory
+    raw.cursor_factory = Instrumented
+    try:
+        assert not multiplexing.is_possible(connections["shard_c"])
+        assert are_usable()
+    finally:
+        raw.cursor_factory = factory
+    assert Instrumented.threads
+    assert multiplexing.is_possible(connections["shard_c"])
+
+
+def test_rows_are_loaded_as_they_are_needed() -> None:
+    """Of each shard's first rows, most are not on the page."""
+    cursors: list[Any] = []
+    task = finishing.reading("SELECT n FROM generate_series(1, 100) AS n", (), 3)
+
+    def read(cursor: Any) -> Iterator[Any]:
+        cursors.append(cursor)
+        return task.read(cursor)
+
+    with executor.participating(connections["default"], OWNERS) as found:
+        streams = executor.run(found, replace(task, read=read))
+    assert [next(stream) for stream in streams] == [(1,)] * 4
+    assert [cursor.rownumber for cursor in cursors] == [3] * 4
+    assert [row[0] for row in streams[0]] == list(range(2, 101))
+
+
+def test_answers_are_read_while_others_are_waited_for() -> None:
+    moments: list[float] = []
+
+    def read(cursor: Any) -> None:
+        moments.append(time.monotonic())
+
+    are_usable()
+    pid = connections["shard_c"].connection.info.backend_pid
+    with executor.participating(connections["default"], OWNERS) as found:
+        executor.run(found, executor.Executing("SELECT pg_sleep(0.3) WHERE pg_backend_pid() = %s", (pid,), read))
+    assert moments[-1] - moments[0] > 0.2
+
+
+def test_nothing_is_left_for_the_garbage_collection() -> None:
+    """What refers to itself would keep the rows of all shards until then."""
+    are_usable()
+    gc.collect()
+    gc.disable()
+    try:
+        are_usable()
+        assert gc.collect() == 0
+    finally:
+        gc.enable()
