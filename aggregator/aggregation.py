@@ -97,7 +97,7 @@ class Aggregating:
             self.plan = plan_of(self.request, inner)
             select = list(self.query.annotation_select.values())
             if not planner.counts_rows(select):
-                statements = partials.of_rows(self, select, inner.as_sql(with_col_aliases=True))
+                statements = partials.of_rows(self, select, inner.as_sql(with_col_aliases=True), connections)
                 return next(partials.answered(self, statements, connections))
             if inner.plan.tier is Tier.MERGE and not inner.plan.distinct:
                 number = self._counted(inner, connections)

@@ -8,6 +8,7 @@ finishes is the original one with each aggregate replaced by one over these colu
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -69,7 +70,7 @@ class Builder:
             self._groups[group] = self._collate(column, group)
         self.grouped_by = list(self._groups.values())
         # SQLite has no exact sums: the values themselves become group keys, counted.
-        spread = [leaf for leaf in leaves if self._is_sqlite and type(leaf) in (StdDev, Variance)]
+        spread = [leaf for leaf in leaves if self.is_sqlite and type(leaf) in (StdDev, Variance)]
         self._spread = {id(leaf): self._raw(leaf.get_source_expressions()[0]) for leaf in spread}
         self._listed = {id(leaf): listing.over_parts(self, leaf) for leaf in leaves if is_listing(leaf)}
         # Counting different ids is counting ids: each is on one shard, and in one partial row unless values are keys.
@@ -101,6 +102,22 @@ class Builder:
         copy.set_source_expressions([None if each is None else self.finished(each) for each in inner])
         return copy
 
+    @property
+    def is_additive(self) -> bool:
+        """Return whether nothing but what is grouped by has become a key of the partial results."""
+        return not (self._distinct or self._spread or self._listed or self._splits)
+
+    def groups(self) -> dict[Any, int]:
+        """Return what is grouped by, with the places of the columns."""
+        return {group: self._place(column) for group, column in self._groups.items()}
+
+    def position(self, leaf: Any, function: str) -> int:
+        """Return the place of the column with a function of what an aggregate is about."""
+        return self._place(self._part(leaf, function))
+
+    def _place(self, column: str) -> int:
+        return int(re.split(r"\D+", column)[1])
+
     def key(self, expression: Any) -> str:
         """Return the column of an expression by which the partial results are grouped, too."""
         self.compares_text |= ordering.type_of(self.compiler, expression) not in ordering.EXACT
@@ -116,7 +133,7 @@ class Builder:
         if kind is Avg:
             self._require(leaf, AVERAGED)
             total, number = self._part(leaf, "SUM"), self._part(leaf, "COUNT")
-            factor = " * 1.0" if self._is_sqlite else ""
+            factor = " * 1.0" if self.is_sqlite else ""
             return self._typed(leaf, f"(SUM({total}){factor} / NULLIF(SUM({number}), 0))")
         if is_bitwise(leaf):
             self._require(leaf, BITS)
@@ -129,13 +146,13 @@ class Builder:
             return self._typed(leaf, f"{leaf.function}({self._collate(part, expression)})")
         # Beside a DISTINCT aggregate, whose values are groups, no rows are no partial rows.
         total = f"COALESCE(SUM({part}), 0)" if kind is Count else f"SUM({part})"
-        if self._is_sqlite:
+        if self.is_sqlite:
             return self._typed(leaf, total)
         # SUM(bigint) is numeric; the type of the part itself is known when the shards have answered.
         return f"CAST({total} AS {TYPE_OF.format(part[3:])})"
 
     def _deviation(self, leaf: Any) -> str:
-        if self._is_sqlite:
+        if self.is_sqlite:
             rows = Aggregate(Star(), function="COUNT", filter=condition_of(leaf))
             number = self._part(rows, "COUNT")
             return self._typed(leaf, variance.of_values(leaf.function, self._spread[id(leaf)], number))
@@ -160,13 +177,13 @@ class Builder:
 
     def _typed(self, leaf: Any, sql: str) -> str:
         # As Django's SQLiteNumericMixin: without it, a number would be compared with a parameter's text.
-        if self._is_sqlite and isinstance(leaf.output_field, DecimalField):
+        if self.is_sqlite and isinstance(leaf.output_field, DecimalField):
             return f"CAST({sql} AS NUMERIC)"
         return sql
 
     def _require(self, leaf: Any, types: frozenset[str]) -> str:
         kind = ordering.type_of(self.compiler, leaf.get_source_expressions()[0])
-        if not self._is_sqlite and kind not in types:
+        if not self.is_sqlite and kind not in types:
             raise cannot_merge(self.compiler.query, f"{type(leaf).__name__}() over the type {kind}", ONE_KEY)
         return kind
 
@@ -188,11 +205,11 @@ class Builder:
     def _column(self, expression: Any) -> str:
         sql, params = self.compiler.compile(expression)
         kind = ordering.type_of(self.compiler, expression)
-        if not self._is_sqlite and kind in AS_TEXT:
+        if not self.is_sqlite and kind in AS_TEXT:
             # Equal values may have different texts.
             self._splits = True
             return self._add((f"({sql})::text", tuple(params)), "") + f"::{kind}"
-        declared = expression.output_field.db_type(self.compiler.connection) if self._is_sqlite else None
+        declared = expression.output_field.db_type(self.compiler.connection) if self.is_sqlite else None
         return self._add((sql, tuple(params)), declared or "")
 
     def _add(self, sql: Sql, declared: str) -> str:
@@ -212,5 +229,6 @@ class Builder:
         return f"{column} COLLATE {self.compiler.connection.ops.quote_name(collation)}"
 
     @property
-    def _is_sqlite(self) -> bool:
+    def is_sqlite(self) -> bool:
+        """Return whether it is SQLite's databases that are asked."""
         return bool(self.compiler.connection.vendor == "sqlite")

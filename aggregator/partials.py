@@ -9,15 +9,12 @@ from dataclasses import dataclass
 from typing import Any
 
 from django.core.exceptions import EmptyResultSet, FullResultSet
-from django.db.models import Count, Sum
 
-from aggregator import collations, executor, finishing, ordering
+from aggregator import collations, executor, finishing
 from aggregator.columns import Builder, Sql
 from aggregator.merge import Row
 from aggregator.planner import aggregates
-
-#: Sums of these are exact in Python, or depend on the order of their parts in every database.
-SUMMED = frozenset({"smallint", "integer", "bigint", "numeric", "double precision"})
+from aggregator.totals import Totals, totals
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,29 +24,32 @@ class Statements:
     partial: Sql
     #: Declared types of the partial columns on SQLite, where they take part in comparisons.
     declared: Sequence[str]
-    #: Reads p, the table of all partial rows.
-    final: Sql
-    #: Each column of the answer is the sum of that column in the partial rows, and no statement is needed.
-    is_sum: bool
+    #: Reads p, the table of all partial rows; or what finishes them without a statement.
+    final: Sql | Totals
     #: Text is compared, so that all shards must compare it alike.
     compares_text: bool
     #: The partial columns, of which the first ones are what is grouped by.
     columns: Sequence[Sql]
     keys: int
 
+    @property
+    def sql(self) -> Sql:
+        """Return the statement that finishes."""
+        assert not isinstance(self.final, Totals)
+        return self.final
+
 
 def rows(compiler: Any, connections: Sequence[Any]) -> Iterator[Row]:
     """Return the rows of the answer to a compiler's query, with its hidden columns."""
-    return answered(compiler, of_select(compiler), connections)
+    return answered(compiler, of_select(compiler, connections), connections)
 
 
 def answered(compiler: Any, statements: Statements, connections: Sequence[Any]) -> Iterator[Row]:
     """Ask every shard for its partial results, and return the finished rows."""
     if statements.compares_text:
         collations.require_same(compiler.query, connections)
-    if statements.is_sum:
-        parts = executor.run(connections, finishing.fetching(*statements.partial))
-        return iter([finishing.summed([part[0] for part in parts])])
+    if isinstance(statements.final, Totals):
+        return statements.final.finish(executor.run(connections, finishing.fetching(*statements.partial)))
     finish = finishing.in_memory if compiler.connection.vendor == "sqlite" else finishing.on_a_shard
     return iter(finish(compiler.connection, connections, statements))
 
@@ -64,47 +64,45 @@ def verify(compiler: Any) -> None:
     of_select(compiler)
 
 
-def of_select(compiler: Any) -> Statements:
-    """Return the statements of a compiler whose pre_sql_setup() has been called; its joins must still be in use."""
+def of_select(compiler: Any, connections: Sequence[Any] = ()) -> Statements:
+    """
+    Return the statements of a compiler whose pre_sql_setup() has been called; its joins must still be in use.
+
+    Args:
+        connections: none, where nothing is asked, and all that the database finishes is verified.
+    """
     extra, order_by, _ = compiler.pre_sql_setup()
     having = compiler.having
     select = [*compiler.select, *extra]
     expressions = [expression for expression, _, _ in select]
     leaves = list(aggregates([*expressions, *(ordering.expression for ordering, _ in order_by), having]))
     builder = Builder(compiler, compiler.groups, leaves)
-    final = _final(builder, select, having, order_by)
+    is_plain = connections and having is None and not compiler.query.distinct and not _is_sliced(compiler)
+    here = totals(builder, select, order_by, connections) if is_plain else None
+    final = here or _final(builder, select, having, order_by)
     tables, params = compiler.get_from_clause()
     where, where_params = _where(compiler)
     source = " ".join(tables) + (f" WHERE {where}" if where else "")
-    is_sum = having is None and not order_by and not compiler.query.is_sliced and _is_sum(builder, expressions)
-    return _statements(builder, _partial(builder, source, (*params, *where_params)), final, is_sum)
+    partial = _partial(builder, source, (*params, *where_params))
+    return _statements(builder, partial, final)
 
 
-def of_rows(compiler: Any, select: Sequence[Any], inner: Sql) -> Statements:
+def of_rows(compiler: Any, select: Sequence[Any], inner: Sql, connections: Sequence[Any]) -> Statements:
     """Return the statements for aggregates over the rows of an inner statement, which no two shards share."""
     builder = Builder(compiler, (), list(aggregates(select)))
-    final = _final(builder, [(expression, None, None) for expression in select], None, ())
+    selected = [(expression, None, None) for expression in select]
+    final = totals(builder, selected, (), connections) or _final(builder, selected, None, ())
     sql, params = inner
     partial = _partial(builder, f"({sql}) subquery", params)
-    return _statements(builder, partial, final, _is_sum(builder, select))
+    return _statements(builder, partial, final)
 
 
-def _statements(builder: Builder, partial: Sql, final: Sql, is_sum: bool) -> Statements:
-    return Statements(
-        partial, builder.types, final, is_sum, builder.compares_text, tuple(builder.columns), builder.keys
-    )
+def _statements(builder: Builder, partial: Sql, final: Sql | Totals) -> Statements:
+    return Statements(partial, builder.types, final, builder.compares_text, tuple(builder.columns), builder.keys)
 
 
-def _is_sum(builder: Builder, select: Sequence[Any]) -> bool:
-    if builder.grouped_by or builder.keys:
-        return False
-    for each in select:
-        if type(each) is Count:
-            continue
-        kind = ordering.type_of(builder.compiler, each.get_source_expressions()[0]) if type(each) is Sum else ""
-        if kind not in SUMMED:
-            return False
-    return len(builder.columns) == len(select)
+def _is_sliced(compiler: Any) -> bool:
+    return bool(getattr(compiler, "low", 0)) or getattr(compiler, "high", None) is not None
 
 
 def _partial(builder: Builder, source: str, params: Sequence[Any]) -> Sql:
@@ -145,7 +143,7 @@ def _final(builder: Builder, select: Sequence[Any], having: Any, order_by: Seque
 def _ordered(builder: Builder, sql: str, params: list[Any], order_by: Sequence[Any]) -> Sql:
     compiler = builder.compiler
     # A slice may hold a part of the groups that are equal in order, and the next slice must hold the others.
-    sliced = bool(getattr(compiler, "low", 0)) or getattr(compiler, "high", None) is not None
+    sliced = _is_sliced(compiler)
     terms = []
     if not compiler.drops_order:
         for ordering_, _ in order_by:

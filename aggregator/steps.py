@@ -16,6 +16,8 @@ from aggregator.gather import Gathering
 from aggregator.merge import SortKey
 from aggregator.partials import Statements
 from aggregator.planner import Tier
+from aggregator.totals import Totals
+from sharding import cluster_map
 from sharding.operations.steps import MergeKey, Statement, Steps
 
 
@@ -77,7 +79,7 @@ def _of_merge(compiler: Any, shards: tuple[str, ...]) -> Steps:
 
 
 def _of_partials(compiler: Any, shards: tuple[str, ...]) -> Steps:
-    statements = partials.of_select(compiler)
+    statements = partials.of_select(compiler, [cluster_map.connection_of(alias) for alias in shards])
     names = [f"c{number} = {Statement((), *column)}" for number, column in enumerate(statements.columns)]
     return Steps(
         (_statement(shards, statements.partial),),
@@ -88,8 +90,8 @@ def _of_partials(compiler: Any, shards: tuple[str, ...]) -> Steps:
 
 
 def _finished(compiler: Any, statements: Statements) -> dict[str, Any]:
-    if statements.is_sum:
-        return {"finisher": "in Python, by adding up each column"}
+    if isinstance(statements.final, Totals):
+        return {"finisher": f"in Python, {statements.final}"}
     sql, params = statements.final
     databases = () if compiler.connection.vendor == "sqlite" else (compiler.connection.alias,)
     place = " ".join(["on", *databases]) if databases else "in memory"

@@ -145,6 +145,17 @@ QUERIES: dict[str, tuple[Callable[[], Any], list[str]]] = {
             "ORDER BY 2 DESC, p.c0 LIMIT 5",
         ],
     ),
+    "sums": (
+        lambda: orders().values("status").annotate(n=Count("id")).order_by("status"),
+        [
+            "Model shop.Order",
+            *GROUPS,
+            'SQL SELECT "shop_order"."status" AS c0, COUNT("shop_order"."id") AS c1 FROM "shop_order" GROUP BY 1',
+            'Groups c0 = "shop_order"."status"',
+            'Parts c1 = COUNT("shop_order"."id")',
+            "Finished in Python, by putting together the parts of each group",
+        ],
+    ),
     "several keys": (
         lambda: Line.objects.filter(tenant_id__in=[1, 42]).values_list("amount"),
         [
