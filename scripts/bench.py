@@ -45,6 +45,7 @@ def main(arguments: list[str] | None = None) -> int:
             scenario = import_module(f"scripts.benchmarks.{options.scenario}")
             with scenario.comparisons() as comparisons:
                 figures = [measure(each, options.rounds) for each in comparisons]
+                figures += scenario.figures(options.rounds) if hasattr(scenario, "figures") else []
                 values = list(scenario.values(options.rounds)) if hasattr(scenario, "values") else []
     except (ClusterError, DataSetMissing) as error:
         print(error, file=sys.stderr)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import socket
 import subprocess
 import sys
 import time
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+from scripts.benchmarks.delay_proxy import behind
 from scripts.benchmarks.rounds import Comparison, measure
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -62,3 +64,21 @@ def test_scenario_ends_with_its_figures(scenario, tmp_path):
     assert set(found["figures"]) == FIGURES[scenario]
     assert found["figures"].pop("half_commits", 0) == 0
     assert all(0 < ratio < 100 for ratio in found["figures"].values())
+
+
+def test_the_proxy_delays_each_way():
+    with socket.create_server(("127.0.0.1", 0)) as server, behind([server.getsockname()[1]], 60) as (port,):
+        client = socket.create_connection(("127.0.0.1", port))
+        there, _ = server.accept()
+        with client, there:
+            begun = time.monotonic()
+            for part in (b"one, ", b"two"):
+                client.sendall(part)
+                time.sleep(0.01)
+            client.shutdown(socket.SHUT_WR)
+            assert there.makefile("rb").read() == b"one, two"
+            assert 0.03 <= time.monotonic() - begun < 0.5
+            begun = time.monotonic()
+            there.sendall(b"back")
+            assert client.recv(100) == b"back"
+            assert 0.03 <= time.monotonic() - begun < 0.5
