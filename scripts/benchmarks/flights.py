@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -37,7 +37,7 @@ def loaded(report: Report, folder: Path, rows: int | None, *, durable: bool = Fa
         cluster_setup.initialise()
         with report.timed("Flights, planes and airports on 4 shards and in one database"):
             _load(data, rows)
-            _vacuum()
+            vacuum(connections)
         yield
 
 
@@ -81,8 +81,8 @@ def _copy(objects: Iterator[Any]) -> None:
         copy(rows, servers.REFERENCE)
 
 
-def _vacuum() -> None:
+def vacuum(aliases: Iterable[str]) -> None:
     """Let no autovacuum start while something is measured, and give the planner its statistics."""
-    for connection in connections.all():
-        with connection.cursor() as cursor:
+    for alias in aliases:
+        with connections[alias].cursor() as cursor:
             cursor.execute("VACUUM ANALYZE")

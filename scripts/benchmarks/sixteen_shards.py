@@ -72,11 +72,14 @@ def main(rounds: int) -> None:
 
 def _load() -> None:
     from demo.flights.models import Airline, Flight
+    from scripts.benchmarks.flights import vacuum
+    from sharding import conf
 
     data = data_set.obtain()
     Airline.objects.bulk_create(Airline(**record) for record in records.read(data.open("airlines"), records.AIRLINES))
     flights = (each for each in records.read(data.open("flights"), records.FLIGHTS) if each["plane_id"])
     Flight.objects.bulk_create(Flight(**record) for record in islice(flights, ROWS))
+    vacuum(conf.current().shards)
 
 
 def _measured(rounds: int) -> Figure:
