@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import Avg, Count, Max, Q
+from django.db.models import Avg, Count, F, Max, Q, Window
+from django.db.models.functions import Rank
 
 from demo.flights.models import Flight, Plane
 from demo.step import step
@@ -76,3 +77,20 @@ def across_a_relation(fan_out: Any) -> Any:
     old = fan_out(Plane.objects.filter(year__lt=1965))
     busy = old.annotate(n=Count("flights")).order_by("-n", "tailnum")
     return busy.values("tailnum", "year", "n")
+
+
+@step()
+def window(fan_out: Any) -> Any:
+    """A window over all shards, whose rows are gathered: each airline's worst delay into Miami."""
+    late = fan_out(Flight.objects).filter(destination="MIA", arrival_delay__gt=240)
+    place = Window(Rank(), partition_by="carrier", order_by=F("arrival_delay").desc())
+    worst = late.annotate(place=place).filter(place=1).order_by("carrier", "id")
+    return worst.values_list("carrier", "arrival_delay")
+
+
+@step()
+def across_a_global_table(fan_out: Any) -> Any:
+    """A join to a global table: flights of the longest legs, by the airport's name."""
+    far = fan_out(Flight.objects).filter(distance__gt=4900)
+    airports = far.values("destination__name").annotate(flights=Count("id"))
+    return airports.order_by("destination__name")
