@@ -108,10 +108,10 @@ def _finding_others(compiler: Any, alias: str, together: Set[str]) -> Sql:
     tables = [compiler.compile(join) for name, join in query.alias_map.items() if name in together]
     conditions = _compiled(compiler, list(_about(compiler, together)))
     where, params = joined(conditions, " AND ")
-    name = compiler.quote_name_unless_alias(alias)
-    columns = [quote(field.column) for field in _model(query.alias_map[alias])._meta.pk_fields]
-    rows = f"SELECT {', '.join(f'{name}.{column}' for column in columns)} FROM {' '.join(sql for sql, _ in tables)}"
-    own = f"({', '.join(f'{quote(ROW)}.{column}' for column in columns)})"
+    fields = _model(query.alias_map[alias])._meta.pk_fields
+    named = ", ".join(compiler.compile(Col(alias, field))[0] for field in fields)
+    rows = f"SELECT {named} FROM {' '.join(sql for sql, _ in tables)}"
+    own = f"({', '.join(f'{quote(ROW)}.{quote(field.column)}' for field in fields)})"
     of_tables = tuple(param for _, params_of in tables for param in params_of)
     return f"{own} IN ({rows} WHERE {where})", (*of_tables, *params)
 
