@@ -22,6 +22,7 @@ from django.conf import settings
 from psycopg import sql
 
 from tests import manage_server, servers
+from tests.dropping import drop_database
 
 SETTINGS = """
 import json
@@ -147,7 +148,7 @@ def postgresql_databases(
         for alias, address in made.items():
             server = _address(alias)
             with _connect(server, server["NAME"]) as connection:
-                connection.execute(sql.SQL("DROP DATABASE {} WITH (FORCE)").format(sql.Identifier(address["NAME"])))
+                drop_database(connection, address["NAME"])
 
 
 def sqlite_databases(folder: Path, *aliases: str) -> dict[str, dict[str, Any]]:

@@ -20,6 +20,7 @@ from scripts.cluster import Cluster
 from scripts.cluster_accounts import ROLE
 from scripts.cluster_state import CONTROL
 from tests import servers
+from tests.dropping import drop_database
 
 SHARDS = ("shard_a", "shard_b", "shard_c", "shard_d")
 ALIASES = ("default", *SHARDS)
@@ -73,7 +74,7 @@ class BankCluster:
             connection.close()
         for alias in ALIASES:
             with self.connect(alias, ROLE) as connection:
-                connection.execute(f"DROP DATABASE {self._database} WITH (FORCE)")
+                drop_database(connection, self._database)
         if os.environ.get("SHARDKIT_KEEP_CLUSTER") != "1":
             self._cluster.down()
 
