@@ -82,9 +82,11 @@ def across_a_relation(fan_out: Any) -> Any:
 @step()
 def window(fan_out: Any) -> Any:
     """A window over all shards, whose rows are gathered: each airline's worst delay into Miami."""
-    late = fan_out(Flight.objects).filter(destination="MIA", arrival_delay__gt=240)
-    place = Window(Rank(), partition_by="carrier", order_by=F("arrival_delay").desc())
-    worst = late.annotate(place=place).filter(place=1).order_by("carrier", "id")
+    worst_first = F("arrival_delay").desc()
+    place = Window(Rank(), partition_by="carrier", order_by=worst_first)
+    late = Flight.objects.filter(destination="MIA", arrival_delay__gt=240)
+    worst = fan_out(late).annotate(place=place).filter(place=1)
+    worst = worst.order_by("carrier", "id")
     return worst.values_list("carrier", "arrival_delay")
 
 
