@@ -91,7 +91,12 @@ def _noticed(mutation: Mutation, copy: Path) -> str:
         finished = subprocess.run(
             [sys.executable, "-m", "pytest", "-x", "-q", "--no-header", "-p", "no:cacheprovider", *mutation.tests],
             cwd=copy,
-            env={**os.environ, "SHARDKIT_KEEP_CLUSTER": "1", "SHARDKIT_DIFFERENTIAL_PROGRAMS": "400"},
+            env={
+                **os.environ,
+                "SHARDKIT_KEEP_CLUSTER": "1",
+                "SHARDKIT_DIFFERENTIAL_PROGRAMS": "400",
+                "SHARDKIT_UNSHRUNK": "1",
+            },
             capture_output=True,
             text=True,
             timeout=400,

@@ -4,15 +4,18 @@ What all tests share: servers that start with the first test that needs one, and
 
 from __future__ import annotations
 
+import os
 import signal
 import unittest
 from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
+import hypothesis
 import pytest
 from django.db import connections
 from django.test import TransactionTestCase
+from hypothesis import Phase
 
 from sharding import cluster_map
 from sharding.errors import MapError
@@ -20,6 +23,11 @@ from tests import leftovers, manage_server, servers
 
 # What runs in the background of a shell ignores interruptions, and a program inherits that from its test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Of code that was broken on purpose, nobody wants to know the smallest program that shows it.
+hypothesis.settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
+if os.environ.get("SHARDKIT_UNSHRUNK") == "1":
+    hypothesis.settings.load_profile("unshrunk")
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_reset_sequences", "live_server"}
 
