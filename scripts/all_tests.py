@@ -1,10 +1,10 @@
 """
-Run the tests, with coverage: on PostgreSQL in two halves side by side, and those of the seam on SQLite.
+Run the tests, with coverage: on PostgreSQL in three parts side by side, and those of the seam on SQLite.
 
 Those that are marked ``slow`` run by themselves, in ``make test-slow``. Random programs are fewer than a module of the
 differential tests tries by itself, unless all are asked for: then without coverage, and without SQLite.
 
-The first half prints as it goes; what the second prints follows when both have ended::
+The first part prints as it goes; what the others print follows when all have ended::
 
     python -m scripts.all_tests [--thorough]
 """
@@ -15,15 +15,17 @@ import os
 import subprocess
 import sys
 import tempfile
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO
 
 ROOT = Path(__file__).resolve().parent.parent
 
-#: What takes about half of the time; the other half is mostly the migrations. The paths exist, or the run fails.
+#: What mostly waits: for locks, for deadlines, for servers that are down. The paths exist, or the run fails.
+WAITING = ["tests/bank", "tests/deadlocks", "tests/policy"]
+#: What takes about half of the rest of the time; the other half is mostly the migrations.
 FIRST = [
-    "tests/bank",
     "tests/differential",
     "tests/reference",
     "tests/seam",
@@ -83,26 +85,32 @@ def main() -> int:
     """Run the parts and report the coverage; return 1 if anything failed or too little is covered."""
     thorough = "--thorough" in sys.argv[1:]
     first = Part("first", FIRST, thorough=thorough)
-    second = Part("second", [f"--ignore={path}" for path in FIRST], thorough=thorough)
+    second = Part("second", [f"--ignore={path}" for path in (*FIRST, *WAITING)], thorough=thorough)
+    waiting = Part("waiting", WAITING, thorough=thorough)
     sqlite = Part("sqlite", ON_SQLITE, {"SHARDKIT_TEST_ENGINE": "sqlite"})
-    with tempfile.TemporaryFile() as beside:
-        running = second.start(beside)
-        try:
-            failed = [first.start().wait() != 0]
-            if not thorough:
-                print("\nThe seam on SQLite:", flush=True)
-                failed.append(sqlite.start().wait() != 0)
-            failed.append(running.wait() != 0)
-        finally:
-            if running.poll() is None:
-                running.terminate()
-                running.wait()
-        beside.seek(0)
-        print("\nThe other half on PostgreSQL:", flush=True)
-        sys.stdout.buffer.write(beside.read())
-        sys.stdout.flush()
-    lacks_coverage = not thorough and _coverage([first, second, sqlite])
+    chains = {
+        "The other half on PostgreSQL": [second],
+        "What waits on PostgreSQL, and the seam on SQLite": [waiting] if thorough else [waiting, sqlite],
+    }
+    with ThreadPoolExecutor(len(chains)) as beside:
+        running = {title: beside.submit(_one_after_the_other, parts) for title, parts in chains.items()}
+        failed = [first.start().wait() != 0]
+        for title, chain in running.items():
+            outcomes, printed = chain.result()
+            print(f"\n{title}:", flush=True)
+            sys.stdout.buffer.write(printed)
+            sys.stdout.flush()
+            failed += outcomes
+    lacks_coverage = not thorough and _coverage([first, second, waiting, sqlite])
     return 1 if any(failed) or lacks_coverage else 0
+
+
+def _one_after_the_other(parts: list[Part]) -> tuple[list[bool], bytes]:
+    """Return which of the parts failed, and what they printed."""
+    with tempfile.TemporaryFile() as output:
+        failed = [part.start(output).wait() != 0 for part in parts]
+        output.seek(0)
+        return failed, output.read()
 
 
 def _coverage(parts: list[Part]) -> bool:
