@@ -72,9 +72,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a chunk that has ended is taken for the end of its shard's rows",
-        "aggregator/merge.py",
-        "            if taken[turn] == len(held[turn]):\n",
-        "            if False:\n",
+        "aggregator/rounds.py",
+        "    bound, first = min((compare(rows[-1])",
+        "    bound, first = max((compare(rows[-1])",
         ("tests/test_merge.py",),
     ),
     Mutation(
@@ -86,7 +86,7 @@ MUTATIONS = [
     ),
     Mutation(
         "the aggregate of no rows is 0",
-        "aggregator/finishing.py",
+        "aggregator/totals.py",
         "    if not values:\n        return None\n",
         "    if not values:\n        return 0\n",
         ("tests/test_fan_out.py",),
