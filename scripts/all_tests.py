@@ -47,7 +47,7 @@ ON_SQLITE = [
         f"tests/test_{name}.py"
         for name in ("attached_querysets", "attaching", "fan_out", "fields", "join_columns", "joining", "keyset")
     ),
-    *(f"tests/test_{name}.py" for name in ("gather", "gathered_rows")),
+    *(f"tests/test_{name}.py" for name in ("gather", "gathered_rows", "gathered_shapes")),
     *(f"tests/test_{name}.py" for name in ("conditions", "mixed_rows", "validation")),
     *(f"tests/test_{name}.py" for name in ("locality", "minting", "models", "raw_sql", "variance")),
 ]

@@ -11,28 +11,17 @@ from django.db.models import Avg, Count, Exists, F, Max, OuterRef, Q, Subquery, 
 from django.db.models.functions import Lag, Lower, Rank, RowNumber
 
 from tests import servers
-from tests.related_rows import CHANGED
-from tests.shop.models import Country, Customer, Line, Order, Region, Tag
-from tests.two_sides import LAYOUTS, REFERENCE, answers, cluster_side, reference_side, rows_on, save
+from tests.gathered_world import world_on
+from tests.shop.models import Customer, Line, Order, Region, Tag
+from tests.two_sides import LAYOUTS, answers
 
 pytestmark = pytest.mark.django_db(databases="__all__")
 
 
 @pytest.fixture(scope="module", params=LAYOUTS, autouse=True)
 def layout(request, django_db_setup, django_db_blocker):
-    with django_db_blocker.unblock(), rows_on(LAYOUTS[request.param]):
-        save(Region, [Region(pk=number, name=f"{'nN'[number % 2]}{number}") for number in range(1, 5)])
-        for alias in ("default", REFERENCE):
-            Country.objects.using(alias).create(pk=1, code="FI", name="Suomi", changed=CHANGED)
-        for side in (cluster_side, reference_side):
-            for number, name in enumerate("bAéc", start=1):
-                side(Customer).filter(name__startswith=name).update(region_id=number, country_id=number % 2 or None)
+    with django_db_blocker.unblock(), world_on(LAYOUTS[request.param]):
         yield request.param
-        for side in (cluster_side, reference_side):
-            side(Customer).update(region_id=None, country_id=None)
-        for model in (Region, Country):
-            model.objects.all().delete()
-            reference_side(model)._raw_delete(REFERENCE)
 
 
 ranked = Window(Rank(), partition_by=F("status"), order_by=[F("total").desc(), F("pk").asc()])
