@@ -45,7 +45,7 @@ def numbered(**options: Any) -> Window:
 
 
 def regions(of: Any) -> Any:
-    return Region.objects.using("default" if of is cluster_side else REFERENCE)
+    return Region.objects.all() if of is cluster_side else Region.objects.using(REFERENCE)
 
 
 QUESTIONS: dict[str, Any] = {
