@@ -16,7 +16,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
+from queue import Queue
 
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +42,8 @@ MUTATIONS = [
     *mutations_of_policies.MUTATIONS,
 ]
 LEFT_OUT = shutil.ignore_patterns(".git", "var", ".venv*", "__pycache__", ".*_cache", "_build", "*.egg-info")
+#: How many are tried side by side, each in a copy and on servers of its own.
+AT_ONCE = 2
 #: pytest's exit status when tests ran and some failed.
 TESTS_FAILED = 1
 
@@ -63,22 +68,33 @@ def _run(mutations: list[Mutation]) -> int:
     table = Table("mutation", "noticed", "seconds", "by")
     survived = 0
     with tempfile.TemporaryDirectory(prefix="shardkit-mutations-") as folder:
-        copy = Path(folder) / "checkout"
-        shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+        copies = [Path(folder) / f"checkout-{number}" for number in range(min(AT_ONCE, len(mutations)))]
+        free: Queue[Path] = Queue()
+        for copy in copies:
+            shutil.copytree(ROOT, copy, ignore=LEFT_OUT)
+            free.put(copy)
         try:
-            for mutation in mutations:
-                started = time.monotonic()
-                verdict = _noticed(mutation, copy)
-                survived += verdict != "yes"
-                colour = "green" if verdict == "yes" else "bold red"
-                seconds = f"{time.monotonic() - started:.0f}"
-                console.print(f"[{colour}]{mutation.name}: {verdict}[/] ({seconds} s)")
-                table.add_row(mutation.name, f"[{colour}]{verdict}[/]", seconds, " ".join(mutation.tests))
+            with ThreadPoolExecutor(len(copies)) as pool:
+                for mutation, verdict, seconds in pool.map(partial(_timed, free=free), mutations):
+                    survived += verdict != "yes"
+                    colour = "green" if verdict == "yes" else "bold red"
+                    console.print(f"[{colour}]{mutation.name}: {verdict}[/] ({seconds:.0f} s)")
+                    table.add_row(mutation.name, f"[{colour}]{verdict}[/]", f"{seconds:.0f}", " ".join(mutation.tests))
         finally:
-            _stop_servers(copy)
+            for copy in copies:
+                _stop_servers(copy)
     console.print(table)
     print(f"{len(mutations) - survived} of {len(mutations)} mutations were noticed.")
     return 1 if survived else 0
+
+
+def _timed(mutation: Mutation, free: Queue[Path]) -> tuple[Mutation, str, float]:
+    copy = free.get()
+    started = time.monotonic()
+    try:
+        return mutation, _noticed(mutation, copy), time.monotonic() - started
+    finally:
+        free.put(copy)
 
 
 def _noticed(mutation: Mutation, copy: Path) -> str:
