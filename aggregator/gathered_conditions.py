@@ -1,8 +1,8 @@
 """
 Which rows of a table a part of a statement can need at most, as a condition that every shard evaluates by itself.
 
-A row is needed only if it meets the conditions of the WHERE clause that are about it alone, and if it finds rows of
-those tables to which inner joins lead inside its own bucket, which meet theirs.
+A row is needed only if it meets the conditions of the WHERE clause that are about it alone, and if the joins inside its
+own bucket make rows with it that meet those about all of these tables.
 """
 
 from __future__ import annotations
@@ -87,7 +87,7 @@ def _compiled(compiler: Any, nodes: list[Any]) -> list[Sql]:
 
 
 def _joined_inside(query: Any) -> Set[str]:
-    """Return the aliases that inner joins inside one bucket, or to reference tables, connect with the first."""
+    """Return the aliases that joins inside one bucket, or to reference tables, connect with the first."""
     found: set[str] = set()
     for alias, join in query.alias_map.items():
         if not query.alias_refcount[alias]:
@@ -97,7 +97,7 @@ def _joined_inside(query: Any) -> Set[str]:
             if found:
                 return frozenset()
             found.add(alias)
-        elif join.join_type == INNER and join.parent_alias in found and locality.is_inside(join):
+        elif join.parent_alias in found and locality.is_inside(join):
             found.add(alias)
     return found
 

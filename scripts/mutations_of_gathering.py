@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from scripts.mutation_list import Mutation
 
-GATHERED = ("tests/test_gather.py", "tests/test_gathered_rows.py")
+GATHERED = ("tests/test_gather.py", "tests/test_gathered_rows.py", "tests/test_gathered_shapes.py")
 
 MUTATIONS = [
     Mutation(
@@ -31,10 +31,10 @@ MUTATIONS = [
         GATHERED,
     ),
     Mutation(
-        "rows that lose their companions to an outer join do not travel",
+        "each shard looks for what a join finds elsewhere",
         "aggregator/gathered_conditions.py",
-        "        elif join.join_type == INNER and join.parent_alias in found and locality.is_inside(join):\n",
-        "        elif locality.is_inside(join):\n",
+        "        elif join.parent_alias in found and locality.is_inside(join):\n",
+        "        elif join.parent_alias in found:\n",
         GATHERED,
     ),
     Mutation(
