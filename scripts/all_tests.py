@@ -23,7 +23,7 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What mostly waits: for locks, for deadlines, for servers that are down. The paths exist, or the run fails.
-WAITING = ["tests/bank", "tests/deadlocks", "tests/policy"]
+WAITING = ["tests/bank", "tests/deadlocks", "tests/lookups", "tests/policy"]
 #: What takes about half of the rest of the time; the other half is mostly the migrations.
 FIRST = [
     "tests/differential",
