@@ -9,7 +9,7 @@ class AggregatorConfig(AppConfig):
     name = "aggregator"
 
     def ready(self) -> None:
-        from django.core.signals import request_finished
+        from django.core.signals import request_finished, request_started
 
         from aggregator import own_sessions
         from aggregator.compilers import compiler_for
@@ -19,5 +19,6 @@ class AggregatorConfig(AppConfig):
 
         hook.install(compiler_for)
         hook.install_cleaner(own_sessions.end_all)
-        request_finished.connect(own_sessions.end_all, dispatch_uid="aggregator.own_sessions")
+        request_started.connect(own_sessions.begin_request, dispatch_uid="aggregator.own_sessions")
+        request_finished.connect(own_sessions.end_request, dispatch_uid="aggregator.own_sessions")
         install_planner(explain)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from contextlib import contextmanager
 from typing import Any
 
@@ -139,7 +139,7 @@ class Asking:
         has_state = getattr(error.__cause__, "sqlstate", None) is not None
         return self.missing is not None and isinstance(error, OperationalError) and has_state
 
-    def lose(self, failures: Mapping[str, Exception], late: set[str] = frozenset()) -> None:  # type: ignore[assignment]
+    def lose(self, failures: Mapping[str, Exception], late: Set[str] = frozenset()) -> None:
         """
         Go on without shards that failed, if the question says so.
 
@@ -161,9 +161,9 @@ class Asking:
         blocks = [block for each in self.connections if each.alias in failures for block in each.atomic_blocks]
         return not all(block._from_testcase for block in blocks)
 
-    def _unavailable(self, failures: Mapping[str, Exception], late: set[str]) -> ShardsUnavailable:
+    def _unavailable(self, failures: Mapping[str, Exception], late: Set[str]) -> ShardsUnavailable:
         in_block = any(each.alias in failures and each.in_atomic_block for each in self.connections)
-        if late.issuperset(failures) and self.policy.seconds is not None:
+        if late >= failures.keys() and self.policy.seconds is not None:
             return timed_out(failures, self.policy.seconds, in_block=in_block)
         return unavailable(failures, in_block=in_block)
 

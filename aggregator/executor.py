@@ -68,7 +68,6 @@ def participating(
 
     Raises:
         ShardsUnavailable: a shard cannot join the caller's atomic block, or be asked who it is.
-        EpochChanged: the block has snapshots of the shards that do not fit together.
     """
     # What is known of the cluster is read in the caller's thread, whose connections are used.
     cluster_map.current()
@@ -89,8 +88,6 @@ def participating(
                         # The block is lost, and with it the others' part in it.
                         break
         asking.lose(failures, set(failures) if asking.is_late() else set())
-        if door.in_atomic_block:
-            snapshots.require_one_epoch(asking.connections)
         token = _asking.set(asking)
         try:
             yield asking.connections
@@ -113,6 +110,7 @@ def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> 
     Raises:
         ShardsUnavailable: a shard cannot be reached.
         FanOutTimeout: a shard did not answer before the deadline.
+        EpochChanged: the block has snapshots of the shards that do not fit together.
         DatabaseError: a statement failed, with the shard's alias in a note; the first one's by the order given.
     """
     asking = asking_now()
@@ -137,6 +135,7 @@ def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], paralle
     with asking.watching(connections) as cut:
         _connect(connections, asking)
         connections = asking.present(connections)
+        snapshots.require_one_epoch(connections)
         lanes = min(len(connections), asking.policy.lanes) if parallel else 1
         if lanes > 1 and isinstance(task, Executing) and _is_for_one_thread(connections, asking):
             outcomes = _execute(connections, task, lanes)

@@ -142,6 +142,9 @@ class Gathering(Recording):
         """Return the statement, and what it reads of each table."""
         with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:
             sql, params = self.as_sql()
+        if reads.is_scoped():
+            # The scope limits a query, but neither its subqueries nor what it joins.
+            raise self.refusal
         reads.needs_control()
         return sql, params, reads
 

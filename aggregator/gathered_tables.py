@@ -22,7 +22,7 @@ from django.db.models.sql.where import ExtraWhere
 from aggregator.gathered_conditions import Sql, condition_of, joined
 from aggregator.planner import own_raw_sql
 from aggregator.refusal import cannot_merge
-from sharding import locality, reference_models, registry
+from sharding import locality, reference_models, registry, scopes
 
 REMEDY = "Do this part in Python, or limit the query to one shard key."
 
@@ -69,6 +69,12 @@ class Reads:
             Table(name, _named(sharded[name], sql, connection), _any_of(self._readers[name]))
             for name in sorted(self._readers.keys() & sharded.keys())
         ]
+
+    def is_scoped(self) -> bool:
+        """Return whether a table is read of whose rows the caller's scope allows one key's only."""
+        labels = (label for name, label in registry.tables().items() if name in self._readers)
+        entries = (registry.get(apps.get_model(label)) for label in labels)
+        return any(scopes.key_of(entry) is not None for entry in entries)
 
     def needs_control(self) -> bool:
         """

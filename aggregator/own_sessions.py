@@ -10,14 +10,16 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from copy import deepcopy
-from threading import get_ident
+from threading import get_ident, local
 from typing import Any
 from weakref import WeakKeyDictionary
 
 from django.db import Error
 
-#: Those that are open, with the thread that opened them.
-_open: WeakKeyDictionary[Any, int] = WeakKeyDictionary()
+#: Those that are open, with the thread that opened them, and how many requests it was in.
+_open: WeakKeyDictionary[Any, tuple[int, int]] = WeakKeyDictionary()
+#: How many requests the thread is in: a test client makes one inside of what its caller does.
+_requests = local()
 
 
 def is_in_transaction(connection: Any) -> bool:
@@ -49,14 +51,33 @@ def end(session: Any) -> None:
         session.close()
 
 
-def end_all(**kwargs: Any) -> None:
+def end_all() -> None:
     """
     End what this thread has left open: somebody still holds an iterator that is not at its end.
 
-    Its locks would be in the way of whoever empties or alters the tables, and its session would outlive the request.
+    Its locks would be in the way of whoever empties or alters the tables.
     """
-    for session, thread in list(_open.items()):
-        if thread == get_ident():
+    _end_since(0)
+
+
+def begin_request(**kwargs: Any) -> None:
+    """Note that a request begins. A receiver of request_started."""
+    _requests.depth = _depth() + 1
+
+
+def end_request(**kwargs: Any) -> None:
+    """End what the request has left open. A receiver of request_finished."""
+    _end_since(_depth())
+    _requests.depth = max(0, _depth() - 1)
+
+
+def _depth() -> int:
+    return getattr(_requests, "depth", 0)
+
+
+def _end_since(depth: int) -> None:
+    for session, (thread, begun) in list(_open.items()):
+        if thread == get_ident() and begun >= depth:
             end(session)
 
 
@@ -73,5 +94,5 @@ def _session(connection: Any) -> Any:
     made.force_debug_cursor = connection.force_debug_cursor
     # Chunks are fetched ahead by other threads, and an iterator may be dropped in any.
     made.inc_thread_sharing()
-    _open[made] = get_ident()
+    _open[made] = (get_ident(), _depth())
     return made

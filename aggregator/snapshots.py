@@ -19,7 +19,7 @@ STRICT = frozenset({"repeatable read", "serializable"})
 
 def require_one_epoch(connections: Sequence[Any]) -> None:
     """
-    Check that the shards which a block has snapshots of have seen the same epoch of the bucket map.
+    Check that the shards which a block has snapshots of have seen the same epoch of the bucket map. They are connected.
 
     Raises:
         EpochChanged: they have not.
@@ -39,8 +39,12 @@ def require_one_epoch(connections: Sequence[Any]) -> None:
 def _holds_a_snapshot(connection: Any) -> bool:
     if connection.vendor != "postgresql" or not connection.in_atomic_block:
         return False
+    raw = connection.connection
+    if raw.info.transaction_status.name == "INERROR":
+        # It takes no more statements, of which the next one will complain.
+        return False
     # Django's own says READ COMMITTED, too, where nobody chose one.
-    level = connection.connection.isolation_level
+    level = raw.isolation_level
     name = _default(connection) if level is None else level.name.replace("_", " ").lower()
     return name in STRICT
 
@@ -48,7 +52,8 @@ def _holds_a_snapshot(connection: Any) -> bool:
 def _default(connection: Any) -> str:
     raw = connection.connection
     if not hasattr(raw, _DEFAULT):
-        setattr(raw, _DEFAULT, raw.execute("SHOW default_transaction_isolation").fetchone()[0])
+        with connection.wrap_database_errors:
+            setattr(raw, _DEFAULT, raw.execute("SHOW default_transaction_isolation").fetchone()[0])
     return str(getattr(raw, _DEFAULT))
 
 

@@ -93,4 +93,11 @@ MUTATIONS = [
         "\n        return super().collapse_group_by(expressions, having)\n",
         GATHERED,
     ),
+    Mutation(
+        "subqueries of gathered rows see past a scope",
+        "aggregator/gather.py",
+        "        if reads.is_scoped():\n",
+        "        if False:\n",
+        ("tests/test_scopes.py",),
+    ),
 ]

@@ -12,11 +12,12 @@ from typing import Any
 import pytest
 from asgiref.sync import async_to_sync
 from django.db import DatabaseError, models, transaction
+from django.db.models import Exists
 
 from aggregator import fan_out
 from sharding import registry, scope, scopes
-from sharding.errors import NotSharded, ScopeConflict, ShardKeyMissing, UnhashableKey
-from sharding.testing.statements import assert_no_fan_out
+from sharding.errors import CannotMerge, NotSharded, ScopeConflict, ShardKeyMissing, UnhashableKey
+from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER
 from tests.messages import whole
 from tests.shop.models import Account, Customer, Device, Entry, Ledger, Line, Order, PaidOrder, Region
@@ -134,6 +135,31 @@ def test_another_key(use: Callable[[Order], object], found: object, other: Order
     assert (caught.value.model, caught.value.field, caught.value.scope) == ("shop.Order", "tenant_id", 3)
     assert caught.value.found == found
     assert list(fan_out(Order.objects.all())) == [other]
+
+
+#: What a scope does not limit by itself, and would read rows of every key.
+OTHERS_ROWS: dict[str, Callable[[], object]] = {
+    "filter": lambda: list(fan_out(Order.objects).filter(quantity__in=Order.objects.values("quantity"))),
+    "annotation": lambda: list(fan_out(Order.objects).annotate(n=Exists(Line.objects.all()))),
+    "count": lambda: fan_out(Order.objects).filter(Exists(Line.objects.all())).count(),
+    "update": lambda: fan_out(Order.objects).filter(Exists(Line.objects.all())).update(status="x"),
+    "delete": lambda: fan_out(Order.objects).filter(Exists(Line.objects.all())).delete(),
+    "a join back": lambda: list(fan_out(Customer.objects).filter(country__customers__name="x")),
+    "of another family": lambda: list(fan_out(Device.objects).filter(serial__in=Order.objects.values("status"))),
+}
+
+
+@pytest.mark.parametrize("use", OTHERS_ROWS.values(), ids=OTHERS_ROWS)
+def test_rows_of_other_keys_are_not_gathered(use: Callable[[], object], mine: Order, other: Order) -> None:
+    with scope(3, of=Order), assert_statements({}), pytest.raises(CannotMerge), transaction.atomic(using="default"):
+        use()
+    assert fan_out(Order.objects).filter(status="x").count() == 0
+
+
+def test_subqueries_of_the_scopes_own_key(mine: Order, other: Order) -> None:
+    inner = Order.objects.filter(tenant_id=3).values("quantity")
+    with scope(3, of=Order):
+        assert list(fan_out(Order.objects).filter(quantity__in=inner)) == [mine]
 
 
 def test_another_tenants_row_is_not_found(other: Order) -> None:

@@ -13,6 +13,7 @@ from django.core.signals import request_finished
 from django.db import DatabaseError, connections, transaction
 from django.db.models import F, QuerySet
 from django.db.models.functions import Lower
+from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from aggregator import fan_out
@@ -269,3 +270,12 @@ def test_no_session_outlives_its_request() -> None:
     request_finished.send(sender=None)
     assert_sessions(before)
     del rows
+
+
+def test_a_request_inside_a_loop_ends_no_stream_of_the_loop() -> None:
+    """A test's client makes one, in the thread of the test."""
+    before = sessions("%")
+    rows = ordered().iterator(chunk_size=3)
+    for row in rows:
+        Client().get(f"/nothing/{row.total}")
+    assert_sessions(before)

@@ -7,8 +7,8 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from django.db import connections, transaction
-from django.db.models import Count
+from django.db import DataError, InternalError, connections, transaction
+from django.db.models import Count, F
 from psycopg import IsolationLevel
 
 from aggregator import fan_out
@@ -110,3 +110,36 @@ def test_read_committed_sees_the_rows_of_each_statement(moved: Any) -> None:
 def test_no_statement_of_the_callers_is_counted(strict: None) -> None:
     with transaction.atomic(using="default"), assert_statements(dict.fromkeys(CLUSTER, 1)):
         assert len(fan_out(Order.objects)) == 16
+
+
+def test_a_block_that_begins_with_a_fan_out(orders: None) -> None:
+    """Of a process that has just begun: nothing is connected."""
+    for alias in CLUSTER:
+        connections[alias].close()
+    with transaction.atomic(using="default"):
+        assert fan_out(Order.objects).count() == 16
+
+
+@pytest.mark.parametrize("level", STRICT, ids=str)
+def test_a_strict_block_that_begins_with_a_fan_out(level: IsolationLevel, orders: None) -> None:
+    for alias in CLUSTER:
+        connections[alias].close()
+        connections[alias].isolation_level = level  # type: ignore[attr-defined]
+        connections[alias].settings_dict["OPTIONS"]["isolation_level"] = level
+    try:
+        with transaction.atomic(using="default"):
+            assert fan_out(Order.objects).count() == 16
+    finally:
+        for alias in CLUSTER:
+            connections[alias].close()
+            del connections[alias].settings_dict["OPTIONS"]["isolation_level"]
+
+
+def test_a_block_that_has_failed_says_so(orders: None) -> None:
+    connections["shard_a"].close()
+    with transaction.atomic(using="default"):
+        with pytest.raises(DataError):
+            list(fan_out(Order.objects).annotate(wrong=1 / (F("total") * 0)))
+        with pytest.raises(InternalError, match="current transaction is aborted"):
+            fan_out(Order.objects).count()
+        transaction.set_rollback(True, using="default")
