@@ -132,6 +132,9 @@ def step(asking: Asking, connection: Any, task: Callable[[], T]) -> T | None:
 
 
 def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], parallel: bool) -> list[T]:
+    for connection in connections:
+        if connection.in_flight is not None:
+            connection.in_flight()
     with asking.watching(connections) as cut:
         _connect(connections, asking)
         connections = asking.present(connections)

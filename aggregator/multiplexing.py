@@ -93,6 +93,8 @@ class _Round:
             _abandon(self._conversations)
             raise
         finally:
+            for connection in self._connections:
+                connection.in_flight = None
             # They refer to this object, and would stay until the garbage is collected, with all rows.
             self._conversations = []
         return self._answers
@@ -121,7 +123,7 @@ class _Round:
             # A wrapper that executes it once more.
             driver.execute(*statement)
             return None
-        conversation = _Conversation(driver, statement, lambda: self._read(cursor))
+        conversation = _Conversation(self._connections[turn], driver, statement, lambda: self._read(cursor))
         self._conversations.append(conversation)
         conversation.begin()
         self.go_on()
@@ -150,7 +152,8 @@ class _Sending:
 class _Conversation:
     """A statement that was sent, and what its server answers."""
 
-    def __init__(self, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
+    def __init__(self, wrapper: Any, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
+        self.wrapper = wrapper
         self.connection = driver.connection
         self.error: Exception | None = None
         self.answer: Answer | None = None
@@ -171,6 +174,11 @@ class _Conversation:
         self._step(lambda: next(self._generator))
         if not self.is_over:
             self.socket = self.connection.fileno()
+            self.wrapper.in_flight = self.finish
+
+    def finish(self) -> None:
+        """Wait for the answer, since somebody else needs the connection: a fan-out inside an execute wrapper, say."""
+        _receive([self])
 
     def go_on(self, ready: int) -> None:
         """Send and receive what the socket is ready for."""
@@ -180,11 +188,15 @@ class _Conversation:
         try:
             self.awaited = int(step())
         except StopIteration:
-            self.is_over = True
+            self._end()
             self.answer = _attempt(self._read)
         except Exception as error:
-            self.is_over = True
+            self._end()
             self.error = error
+
+    def _end(self) -> None:
+        self.is_over = True
+        self.wrapper.in_flight = None
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Answer:

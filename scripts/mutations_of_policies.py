@@ -42,4 +42,11 @@ MUTATIONS = [
         "    if False:\n",
         ("tests/policy/test_snapshots.py",),
     ),
+    Mutation(
+        "a connection is used before it has answered what it was asked",
+        "aggregator/multiplexing.py",
+        "            self.wrapper.in_flight = self.finish\n",
+        "            pass\n",
+        ("tests/test_multiplexing.py",),
+    ),
 ]

@@ -19,7 +19,7 @@ from django.test.utils import CaptureQueriesContext, override_settings
 from aggregator import executor, fan_out, finishing, multiplexing
 from sharding.commits import waiting
 from sharding.testing import cluster
-from tests.shop.models import Order
+from tests.shop.models import Order, Region
 
 OWNERS = ("default", "shard_a", "shard_b", "shard_c")
 # No transaction is open around these tests, which look at what autocommit leaves behind.
@@ -292,3 +292,37 @@ def test_nothing_is_left_for_the_garbage_collection() -> None:
         assert gc.collect() == 0
     finally:
         gc.enable()
+
+
+def _count_all() -> None:
+    assert fan_out(Order.objects).count() == 16
+
+
+def _write_a_log() -> None:
+    """As an audit trail would: a global row, by a connection whose shard is being asked."""
+    Region.objects.create(name="asked")
+
+
+def _fail_elsewhere() -> None:
+    with pytest.raises(DataError), transaction.atomic(using="default"), connections["default"].cursor() as cursor:
+        cursor.execute("SELECT 1 / 0")
+
+
+@pytest.mark.parametrize("use", [_count_all, _write_a_log, _fail_elsewhere])
+@pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "in a block"])
+@pytest.mark.parametrize("at", ["shard_a", "shard_c"])
+def test_wrappers_may_use_connections_that_were_asked_already(use: Callable[[], None], atomic: bool, at: str) -> None:
+    used: list[str] = []
+
+    def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if not used:
+            used.append(context["connection"].alias)
+            use()
+        return execute(sql, params, many, context)
+
+    with transaction.atomic(using="default") if atomic else nullcontext():
+        with wrapped(wrapper, at):
+            assert [order.total for order in fan_out(Order.objects).order_by("total")] == list(range(16))
+        assert used == [at]
+        assert all(connection.in_flight is None for connection in wrappers())
+        assert are_usable()

@@ -4,7 +4,7 @@ What our database wrappers add to Django's: `default` is the door of the cluster
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -73,6 +73,8 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
         #: More than 0 while a statement over sharded tables is compiled or executed on purpose.
         self.sharded_depth = 0
         self.is_door = alias == DEFAULT_DB_ALIAS
+        #: Waits for the answer to a statement that was sent by itself; None while there is none.
+        self.in_flight: Callable[[], None] | None = None
         #: Of a statement that is compiled for rows of all shards: it is told what each part reads.
         self.gathering: Any = None
         #: Of a shard's wrapper, ask its door's.
@@ -97,6 +99,12 @@ class ClusterWrapper(TellingConflicts, BoundedBlocks, DoorTransactions):
             raise
         if self.is_prepared_here:
             background.begin()
+
+    def ensure_connection(self) -> None:
+        # Whoever asks for a cursor or a transaction meanwhile, an execute wrapper of another statement say.
+        if self.in_flight is not None:
+            self.in_flight()
+        super().ensure_connection()  # type: ignore[misc]
 
     @property
     def door(self) -> Any:
