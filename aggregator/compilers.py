@@ -31,6 +31,7 @@ from aggregator import (
     policy,
     streaming,
 )
+from aggregator.checked import checked_compiler
 from aggregator.merge import Row
 from aggregator.planner import Tier
 from aggregator.planning import Planning
@@ -67,55 +68,10 @@ def compiler_for(request: FanOutRequest) -> Any:
 
 def select_compiler(request: FanOutRequest) -> Any:
     if len(request.aliases) == 1:
-        native = request.native()
-        made: Any = type(native)
-        checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
-        checked.request = request
-        return bounds.bounded(request, checked)
+        return bounds.bounded(request, checked_compiler(request))
     connection = gather.home_of(request)
     native_type: Any = native_class(connection, SELECT)
     return _merging(native_type)(request, connection)
-
-
-class Checked(Planning):
-    """One shard owns all buckets today: what several could not answer is refused, and Django's statement is sent."""
-
-    _executes = False
-
-    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-        self._executes = True
-        deep_offsets.check(self.query, self.query.low_mark)
-        try:
-            return super().execute_sql(*args, **kwargs)  # type: ignore[misc]
-        except (CannotMerge, GlobalJoin) as refusal:
-            return gather.become(self, refusal).execute_sql(*args, **kwargs)
-
-    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        sql = super().as_sql(*args, **kwargs)  # type: ignore[misc]
-        try:
-            if self.plan.tier is Tier.PARTIALS:
-                self.plan_only()
-            elif self._executes and self.plan.tier is Tier.MERGE:
-                # str(query) asks no database.
-                self.verify_collations([self.connection])
-        except CannotMerge as refusal:
-            self.refused(refusal)
-        return sql
-
-    def get_extra_select(self, order_by: list[Any], select: list[Any]) -> list[Any]:
-        try:
-            return super().get_extra_select(order_by, select)
-        except CannotMerge as refusal:
-            self.refused(refusal)
-            native: Any = super(Planning, self)
-            found: list[Any] = native.get_extra_select(order_by, select)
-            return found
-
-    def refused(self, refusal: CannotMerge) -> None:
-        """Go on with a statement that is not merged, if several shards could answer it otherwise."""
-        gathering = gather.compiler(self.request, refusal)
-        gathering.plan_only()
-        self.plan = gathering.plan
 
 
 class Merging(Planning):
@@ -313,8 +269,3 @@ def position_of(ordinal: int, alias: str | None, expression: Any) -> Any:
 @cache
 def _merging(native: Any) -> Any:
     return type(f"Merging{native.__name__}", (Merging, native), {})
-
-
-@cache
-def _checked(native: Any) -> Any:
-    return type(f"Checked{native.__name__}", (Checked, native), {})

@@ -86,7 +86,7 @@ class Reads:
         others = self._readers.keys() - registry.tables().keys() - reference_models.table_names()
         models = {model._meta.db_table: model for model in apps.get_models(include_auto_created=True)}
         for name in sorted(others):
-            if name not in models or router.db_for_read(models[name]) != DEFAULT_DB_ALIAS:
+            if name not in models or router.db_for_write(models[name]) != DEFAULT_DB_ALIAS:
                 raise cannot_merge(self.query, f"the table {name!r}, which is in no database of the cluster", REMEDY)
         return bool(others)
 
