@@ -31,6 +31,8 @@ MAX_RUNS = 8
 
 engine = os.environ.get("SHARDKIT_TEST_ENGINE", "postgresql")
 server = os.environ.get("SHARDKIT_TEST_SERVER", "18")
+#: Runs that stop whole servers in their tracks may have some of their own.
+cluster_name = os.environ.get("SHARDKIT_TEST_CLUSTER", server)
 has_mariadb = os.environ.get("SHARDKIT_TEST_MARIADB") == "1"
 given_urls = os.environ.get("SHARDKIT_TEST_URLS")
 
@@ -101,7 +103,7 @@ def _cluster_urls() -> dict[str, str]:
 
 
 def _cluster() -> Cluster:
-    return Cluster(ROOT / "var" / f"test-cluster-{server}")
+    return Cluster(ROOT / "var" / f"test-cluster-{cluster_name}")
 
 
 def _wanted() -> Wanted:
@@ -148,4 +150,4 @@ def _taken(file: TextIO) -> bool:
 def _locks(name: str) -> TextIO:
     folder = ROOT / "var" / "test-runs"
     folder.mkdir(parents=True, exist_ok=True)
-    return (folder / f"{server}-{name}.lock").open("w")
+    return (folder / f"{cluster_name}-{name}.lock").open("w")

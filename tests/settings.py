@@ -3,6 +3,7 @@ Settings of the test project.
 
 SHARDKIT_TEST_ENGINE   postgresql (default) or sqlite
 SHARDKIT_TEST_SERVER   which servers ``tests.servers`` starts: 18 (default), 16, or debian15
+SHARDKIT_TEST_CLUSTER  a name, for servers that no other run uses
 SHARDKIT_TEST_MARIADB  1 runs the tests that need a MariaDB server beside the others
 SHARDKIT_TEST_URLS     a JSON object of alias to URL; then nothing is started
 SHARDKIT_KEEP_CLUSTER  1 leaves the servers running after the tests, for a quick next run

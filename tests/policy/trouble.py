@@ -8,11 +8,10 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from threading import Event, Thread
 from typing import Any
 
-import psycopg
 from django.db import connections
 
 from tests import servers
@@ -106,17 +105,18 @@ def when_waiting(alias: str, sql: str) -> Iterator[None]:
 
 @contextmanager
 def full(alias: str) -> Iterator[None]:
-    """Take every connection that a server has; nobody else gets one."""
+    """Let nobody have one more connection to a shard's database; another run's on the same server has its own."""
     connections[alias].close()
-    params = connections[alias].get_connection_params()
-    params.pop("cursor_factory", None)
-    params.pop("context", None)
-    with ExitStack() as stack:
+    with session(alias) as cursor:
+        cursor.execute("SELECT quote_ident(current_database())")
+        (name,) = cursor.fetchone()
+        # Settled at once: whoever is connected already may lift it again.
+        cursor.execute(f"ALTER DATABASE {name} CONNECTION LIMIT 0")
+        cursor.execute("COMMIT")
         try:
-            while True:
-                stack.enter_context(psycopg.connect(**params))
-        except psycopg.OperationalError:
             yield
+        finally:
+            cursor.execute(f"ALTER DATABASE {name} CONNECTION LIMIT -1")
 
 
 def terminate(alias: str) -> None:

@@ -5,10 +5,12 @@ time limit), once and again.
 
 from __future__ import annotations
 
+import os
 import signal
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from threading import Event, Thread
 from typing import Any
 
 import pytest
@@ -18,6 +20,7 @@ from sharding.backends.participants import Participant
 from sharding.commits import recovery
 from sharding.errors import CommitInDoubt
 from tests.layouts import CLUSTER, SHOP_ONLY
+from tests.policy.trouble import session
 from tests.shop.models import Order, Region
 from tests.transactions.conftest import Rows, elsewhere, prepared
 
@@ -63,16 +66,32 @@ def slow_commits(alias: str, table: str) -> Iterator[None]:
 
 
 @contextmanager
-def time_limit(seconds: float) -> Iterator[None]:
+def time_limit_within(alias: str) -> Iterator[None]:
+    """Let the time be up as soon as a database is at its slow PREPARE or COMMIT."""
+
     def handler(*args: Any) -> None:
         raise TimeLimit
 
+    over = Event()
+
+    def watch() -> None:
+        while not over.wait(0.02):
+            with session(alias) as cursor:
+                cursor.execute(
+                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+                )
+                if cursor.fetchone():
+                    os.kill(os.getpid(), signal.SIGALRM)
+                    return
+
     before = signal.signal(signal.SIGALRM, handler)
-    signal.setitimer(signal.ITIMER_REAL, seconds)
+    watcher = Thread(target=watch)
+    watcher.start()
     try:
         yield
     finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
+        over.set()
+        watcher.join()
         signal.signal(signal.SIGALRM, before)
 
 
@@ -131,7 +150,7 @@ def test_interrupted_again_while_it_asks_what_was_decided(
 def test_while_a_shard_prepares(alias: str, rows: Rows, later: list[Any]) -> None:
     """The server goes on with it, so that somebody has to look again."""
     with slow_commits(alias, "shop_order"):
-        with time_limit(0.5), pytest.raises(TimeLimit):
+        with time_limit_within(alias), pytest.raises(TimeLimit):
             _write(rows)
         time.sleep(1)
         assert later or not elsewhere(prepared)
@@ -144,7 +163,7 @@ def test_while_the_control_database_decides(rows: Rows) -> None:
     called: list[int] = []
     with slow_commits("default", "shop_region"):
         try:
-            with time_limit(0.5):
+            with time_limit_within("default"):
                 _write(rows, called)
         except TimeLimit:
             called.append(1)
