@@ -82,7 +82,7 @@ class Merging(Planning):
     select: Any
 
     def __init__(self, request: FanOutRequest, connection: Any) -> None:
-        query = request.query.clone()
+        query = request.limited(request.query.clone())
         # Every shard's first rows may be skipped rows, so the offset is applied to the merged ones.
         self.low, self.high = query.low_mark, query.high_mark
         query.low_mark = 0

@@ -116,8 +116,7 @@ class Gathering(Recording):
             compared = list({each.alias: each for each in (*connections, home)}.values())
             for collation in collations.named_in(sql, fields):
                 collations.require_same(self.query, compared, collation)
-            if asked == (home.alias,):
-                # It has all rows already.
+            if self.has_all_rows(home):
                 return executor.run([home], finishing.fetching(sql, params))[0]
             gathered = gathering.in_memory if home.vendor == "sqlite" else gathering.on_a_server
             tables = reads.tables(sql, home)
@@ -151,6 +150,11 @@ class Gathering(Recording):
     def place(self, reads: Reads) -> Any:
         """Return the connection of the database on which the statement is run."""
         return self.request.door if reads.needs_control() else self.connection
+
+    def has_all_rows(self, home: Any) -> bool:
+        """Return whether a database has all rows that are read, and no others of their tables."""
+        is_shared = self._everywhere and len(cluster_map.current().aliases) > 1
+        return self._asked() == (home.alias,) and not is_shared
 
     def _asked(self) -> tuple[str, ...]:
         if not self._everywhere:

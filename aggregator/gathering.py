@@ -19,7 +19,7 @@ from aggregator import executor, finishing, variance
 from aggregator.gathered_conditions import ROW, Sql
 from aggregator.gathered_tables import Table
 from aggregator.merge import Row
-from sharding import conf, reference_models, registry
+from sharding import conf, ownership, reference_models, registry
 from sharding.errors import GatherTooLarge
 
 #: PostgreSQL types of which row_to_json() does not tell every value from NULL.
@@ -107,10 +107,14 @@ def _require_few(counted: Sequence[tuple[str, int, int]], statement: Statement) 
 def _select(home: Any, table: Table, columns: Sequence[str]) -> Sql:
     quote = home.ops.quote_name
     condition, params = table.where or ("", ())
-    where = f" WHERE {condition}" if condition else ""
+    own = ownership.condition(f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}", home.vendor) if table.is_sharded else ""
+    where = " AND ".join(f"({each})" for each in (condition, own) if each) or "1 = 1"
     # One more than may travel tells that it is too much.
     limit = conf.current().gather_rows + 1
-    return f"SELECT {', '.join(columns)} FROM {quote(table.name)} {quote(ROW)}{where} LIMIT {limit}", params
+    return (
+        f"SELECT {', '.join(columns)} FROM {quote(table.name)} {quote(ROW)}{where and f' WHERE {where}'} LIMIT {limit}",
+        params,
+    )
 
 
 # PostgreSQL
@@ -198,4 +202,4 @@ def _whole_tables(sql: str, home: Any) -> Iterator[Table]:
         name = model._meta.db_table
         is_whole = name not in sharded and (home.is_door or reference_models.is_reference(model))
         if is_whole and home.ops.quote_name(name) in sql:
-            yield Table(name, tuple(model._meta.concrete_fields), None)
+            yield Table(name, tuple(model._meta.concrete_fields), None, is_sharded=False)

@@ -46,8 +46,7 @@ def _statement(databases: tuple[str, ...], compiled: tuple[str, Iterable[Any]]) 
 def _of_gather(compiler: Any, shards: tuple[str, ...]) -> Steps:
     sql, params, reads = compiler.reads()
     home = compiler.place(reads)
-    if shards == (home.alias,):
-        # It has all rows already.
+    if compiler.has_all_rows(home):
         return Steps((Statement(shards, sql, tuple(params)),))
     place = "in memory" if home.vendor == "sqlite" else f"on {home.alias}"
     tables = [

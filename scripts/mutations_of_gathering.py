@@ -4,7 +4,7 @@ The mutations of the tier "gather": rows that do not travel, or are not enough, 
 
 from __future__ import annotations
 
-from scripts.mutation_list import Mutation
+from scripts.mutation_list import DIFFERENTIAL, Mutation
 
 GATHERED = ("tests/test_gather.py", "tests/test_gathered_rows.py", "tests/test_gathered_shapes.py")
 
@@ -99,5 +99,33 @@ MUTATIONS = [
         "        if reads.is_scoped():\n",
         "        if False:\n",
         ("tests/test_scopes.py",),
+    ),
+    Mutation(
+        "forget the ownership predicate",
+        "sharding/backends/hook.py",
+        "        return ownership.limited(query) if self.is_shared else query\n",
+        "        return query\n",
+        (DIFFERENTIAL,),
+    ),
+    Mutation(
+        "gathered rows forget the ownership predicate",
+        "aggregator/gathering.py",
+        ' if table.is_sharded else ""\n',
+        ' if False else ""\n',
+        (DIFFERENTIAL,),
+    ),
+    Mutation(
+        "one shard of several is taken to hide nothing",
+        "sharding/backends/hook.py",
+        "len(self.aliases) > 1 or (self.buckets is None and len(cluster_map.current().aliases) > 1)",
+        "len(self.aliases) > 1",
+        ("tests/test_ownership.py",),
+    ),
+    Mutation(
+        "a bucket that is being copied here shows its rows",
+        "sharding/bucket_states.py",
+        "HIDING = frozenset({BucketState.IMPORTING, BucketState.MOVED})",
+        "HIDING = frozenset({BucketState.MOVED})",
+        ("tests/test_ownership.py",),
     ),
 ]

@@ -12,7 +12,16 @@ from django.db import DEFAULT_DB_ALIAS, models
 from django.db.models.signals import class_prepared
 
 from sharding import cluster_map, conf, deletion, registry, routing, scopes, validation
-from sharding.control import BucketOwner, Cluster, Decision, LookupState, ReferenceCopies, ShardIdentity, ShardNumber
+from sharding.control import (
+    BucketOwner,
+    Cluster,
+    Decision,
+    Fence,
+    LookupState,
+    ReferenceCopies,
+    ShardIdentity,
+    ShardNumber,
+)
 from sharding.dependents import ShardedModelBase
 from sharding.errors import ShardKeyChanged, WrongShard
 from sharding.fields import BucketField
@@ -25,6 +34,7 @@ __all__ = [
     "BucketOwner",
     "Cluster",
     "Decision",
+    "Fence",
     "LookupIndex",
     "LookupState",
     "ReferenceCopies",

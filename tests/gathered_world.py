@@ -1,5 +1,5 @@
 """
-The rows of two sides, with regions and countries for some of the customers.
+The rows of two sides, with regions and countries for some of the customers; and what moves leave.
 """
 
 from __future__ import annotations
@@ -7,9 +7,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from tests import moved_rows
 from tests.related_rows import CHANGED
 from tests.shop.models import Country, Customer, Region
-from tests.two_sides import REFERENCE, cluster_side, reference_side, rows_on, save
+from tests.two_sides import MODELS, REFERENCE, cluster_side, reference_side, rows_on, save
 
 
 @contextmanager
@@ -22,7 +23,8 @@ def world_on(owners: tuple[str, ...]) -> Iterator[None]:
         for side in (cluster_side, reference_side):
             for number, name in enumerate("bAéc", start=1):
                 side(Customer).filter(name__startswith=name).update(region_id=number, country_id=number % 2 or None)
-        yield
+        with moved_rows.on_the_next_shard(MODELS):
+            yield
         for side in (cluster_side, reference_side):
             side(Customer).update(region_id=None, country_id=None)
         for model in (Region, Country):

@@ -114,7 +114,9 @@ def test_no_filter_of_an_outer_join_is_pushed_down(layout: tuple[str, ...]) -> N
     assert found == expected
     assert found
     sent = sent_for(ranked(fan_out(Order.objects).filter(customer__name__isnull=True)), layout[-1])
-    assert any('FROM "shop_customer" "gathered" LIMIT' in sql for sql in sent)
+    fetched = 'FROM "shop_customer" "gathered"'
+    [customers] = [sql.partition(fetched)[2] for sql in sent if fetched in sql]
+    assert '"gathered"."name"' not in customers.partition("LIMIT")[0]
 
 
 def test_uncommitted_rows_are_seen() -> None:

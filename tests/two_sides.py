@@ -18,6 +18,8 @@ from tests.shop.models import Customer, Ledger, Line, Order, OrderTag, Tag
 
 REFERENCE = "reference"
 TENANTS = range(8)
+#: Those that are referred to first.
+MODELS: tuple[Any, ...] = (Customer, Order, Line, Tag, OrderTag, Ledger)
 #: The three kinds of cluster: one database, `default` among several, `default` owning nothing.
 LAYOUTS = {
     "one": ("default",),
@@ -87,7 +89,7 @@ def load() -> None:
 
 
 def clear() -> None:
-    for model in (OrderTag, Tag, Line, Order, Customer, Ledger):
+    for model in reversed(MODELS):
         fan_out(model._default_manager).delete()
         reference_side(model).all()._raw_delete(REFERENCE)
 

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.db.models.sql import Query
 
+from sharding import cluster_map, ownership
 from sharding.backends.native_compilers import owned
 from sharding.errors import CrossShardQuery, ShardingError
 from sharding.routing import Buckets
@@ -48,7 +49,17 @@ class FanOutRequest:
 
     def native(self, alias: str | None = None, query: Query | None = None) -> Any:
         """Return Django's own compiler on one of the shards, the first by default; it enlists itself."""
-        return owned(self.name, query or self.query, alias or self.aliases[0], self.door, self.elide_empty)
+        limited = self.limited(query or self.query)
+        return owned(self.name, limited, alias or self.aliases[0], self.door, self.elide_empty)
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether a shard that is asked may have rows of buckets which are not its own, and which are asked for."""
+        return len(self.aliases) > 1 or (self.buckets is None and len(cluster_map.current().aliases) > 1)
+
+    def limited(self, query: Query) -> Query:
+        """Return a query such that each shard finds rows of its own only."""
+        return ownership.limited(query) if self.is_shared else query
 
 
 FanOut = Callable[[FanOutRequest], Any]

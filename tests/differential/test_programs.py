@@ -1,5 +1,6 @@
 """
-Random programs on a cluster of four databases and on one reference database: equal, or refused.
+Random programs on a cluster of four databases and on one reference database: equal, or refused. Each shard has rows of
+another, as in the middle of moves.
 
 ``pytest tests/differential --long`` runs many more, with new random numbers each time.
 """
@@ -18,6 +19,7 @@ from hypothesis.strategies import SearchStrategy
 
 from sharding.errors import CannotMerge
 from sharding.testing import cluster
+from tests import moved_rows
 from tests.differential import data
 from tests.differential.execution import run, same
 from tests.differential.programs import SHARES, Read, Write
@@ -37,7 +39,8 @@ pytestmark = [pytest.mark.django_db(databases="__all__", transaction=True), pyte
 def rows(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
     with django_db_blocker.unblock(), cluster.owners("default", "shard_a", "shard_b", "shard_c"):
         data.load()
-        yield
+        with moved_rows.on_the_next_shard(data.MODELS[::-1]):
+            yield
         data.clear()
 
 

@@ -1,0 +1,23 @@
+from __future__ import annotations
+
+from django.db import migrations, models
+
+
+class Migration(migrations.Migration):
+    dependencies = [("sharding", "0005_lookup")]
+
+    operations = [
+        migrations.CreateModel(
+            name="Fence",
+            fields=[
+                ("bucket", models.SmallIntegerField(primary_key=True, serialize=False)),
+                ("state", models.CharField(max_length=16)),
+                ("epoch", models.BigIntegerField()),
+                ("generation", models.BigIntegerField(default=0)),
+                ("forward", models.CharField(default="", max_length=63)),
+            ],
+            options={"db_table": "sharding_fence"},
+        ),
+        # Not managed from here on, so that flush leaves this table alone.
+        migrations.AlterModelOptions(name="fence", options={"managed": False}),
+    ]

@@ -1,0 +1,73 @@
+"""
+What moves leave on the shards: rows of buckets that were given away, or are not given yet, beside the owner's.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import cycle
+from typing import Any
+
+from django.db import connections
+from django.db.models import Model
+
+from sharding import cluster_map
+from sharding.bucket_states import FENCE, HIDING
+from sharding.models import Fence
+
+Sharded = Sequence[type[Model]]
+
+
+@contextmanager
+def on_the_next_shard(models: Sharded) -> Iterator[None]:
+    """
+    Let each shard have copies of the rows of the one before, which its fence hides.
+
+    Args:
+        models: of the rows, those that are referred to first.
+    """
+    aliases = cluster_map.current().aliases
+    if len(aliases) == 1:
+        yield
+        return
+    rows = {
+        alias: {model: _execute(alias, f"SELECT {_columns(model)} FROM {_table(model)}") for model in models}
+        for alias in aliases
+    }
+    for source, target in zip(aliases, (*aliases[1:], aliases[0]), strict=True):
+        _hide(source, target)
+        for model in models:
+            marks = ", ".join(["%s"] * len(_columns(model).split()))
+            _execute(target, f"INSERT INTO {_table(model)} ({_columns(model)}) VALUES ({marks})", rows[source][model])
+    try:
+        yield
+    finally:
+        for alias in aliases:
+            for model in reversed(models):
+                _execute(alias, f"DELETE FROM {_table(model)} WHERE bucket IN (SELECT bucket FROM {FENCE})")
+            Fence.objects.using(alias).all().delete()
+
+
+def _hide(source: str, target: str) -> None:
+    """Let a shard hide the buckets of another, of every two one as moved."""
+    states = cycle(sorted(HIDING))
+    buckets = cluster_map.current().buckets_of(source)
+    Fence.objects.using(target).bulk_create([Fence(bucket=each, state=next(states), epoch=1) for each in buckets])
+
+
+def _table(model: Any) -> str:
+    return str(model._meta.db_table)
+
+
+def _columns(model: Any) -> str:
+    return ", ".join(field.column for field in model._meta.concrete_fields if not field.generated)
+
+
+def _execute(alias: str, sql: str, rows: Any = None) -> Any:
+    connection: Any = connections[alias]
+    with connection.cursor() as cursor, connection.sharded_statements():
+        if rows is None:
+            cursor.execute(sql)
+            return cursor.fetchall() if cursor.description else None
+        return cursor.executemany(sql, rows)
