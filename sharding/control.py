@@ -8,8 +8,6 @@ from __future__ import annotations
 
 from django.db import models
 
-from sharding.bucket_states import FENCE
-
 
 class Cluster(models.Model):
     """The one row that says what was fixed when the cluster was initialised, and the epoch of its map."""
@@ -68,6 +66,8 @@ class ShardIdentity(models.Model):
     cluster = models.UUIDField()
     shard = models.CharField(max_length=63)
     epoch = models.BigIntegerField()
+    #: The sum of the marks of the buckets whose rows are to be seen here; the fence keeps it.
+    shown = models.BigIntegerField(default=0)
 
     class Meta:
         app_label = "sharding"
@@ -171,26 +171,5 @@ class LookupState(models.Model):
         return f"{self.name} is {'built' if self.built else 'not built'}"
 
 
-class Fence(models.Model):
-    """What one bucket is on this database; see sharding.bucket_states."""
-
-    bucket = models.SmallIntegerField(primary_key=True)
-    state = models.CharField(max_length=16)
-    #: Of the bucket map, since which it is so.
-    epoch = models.BigIntegerField()
-    #: Which attempt at a move may change it: the highest that has tried.
-    generation = models.BigIntegerField(default=0)
-    #: The shard to which the bucket has gone.
-    forward = models.CharField(max_length=63, default="")
-
-    class Meta:
-        app_label = "sharding"
-        db_table = FENCE
-        managed = False
-
-    def __str__(self) -> str:
-        return f"{self.bucket} is {self.state}"
-
-
 #: Models of this app whose table also exists on every shard.
-ON_EVERY_SHARD = frozenset({"shardidentity", "idsequence", "committedpart", "fence"})
+ON_EVERY_SHARD = frozenset({"shardidentity", "idsequence", "committedpart", "fence", "dirty", "copyprogress"})

@@ -16,7 +16,6 @@ from sharding.control import (
     BucketOwner,
     Cluster,
     Decision,
-    Fence,
     LookupState,
     ReferenceCopies,
     ShardIdentity,
@@ -28,15 +27,21 @@ from sharding.fields import BucketField
 from sharding.lookups import tables
 from sharding.lookups.declaration import LookupIndex
 from sharding.managers import ShardedManager, door
+from sharding.move_tables import Attempt, CleanUp, CopyProgress, Dirty, Fence, Move
 from sharding.reference_base import ReferenceModel
 
 __all__ = [
+    "Attempt",
     "BucketOwner",
+    "CleanUp",
     "Cluster",
+    "CopyProgress",
     "Decision",
+    "Dirty",
     "Fence",
     "LookupIndex",
     "LookupState",
+    "Move",
     "ReferenceCopies",
     "ReferenceModel",
     "ShardIdentity",

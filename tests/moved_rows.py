@@ -13,7 +13,7 @@ from django.db import connections
 from django.db.models import Model
 
 from sharding import cluster_map
-from sharding.bucket_states import FENCE, HIDING
+from sharding.bucket_states import FENCE, HIDING, mark_of
 from sharding.models import Fence
 
 Sharded = Sequence[type[Model]]
@@ -53,7 +53,9 @@ def _hide(source: str, target: str) -> None:
     """Let a shard hide the buckets of another, of every two one as moved."""
     states = cycle(sorted(HIDING))
     buckets = cluster_map.current().buckets_of(source)
-    Fence.objects.using(target).bulk_create([Fence(bucket=each, state=next(states), epoch=1) for each in buckets])
+    Fence.objects.using(target).bulk_create(
+        [Fence(bucket=each, state=next(states), epoch=1, mark=mark_of(each)) for each in buckets]
+    )
 
 
 def _table(model: Any) -> str:

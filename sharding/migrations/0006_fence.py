@@ -15,9 +15,16 @@ class Migration(migrations.Migration):
                 ("epoch", models.BigIntegerField()),
                 ("generation", models.BigIntegerField(default=0)),
                 ("forward", models.CharField(default="", max_length=63)),
+                ("mark", models.BigIntegerField()),
             ],
-            options={"db_table": "sharding_fence"},
+            options={
+                "db_table": "sharding_fence",
+            },
         ),
         # Not managed from here on, so that flush leaves this table alone.
         migrations.AlterModelOptions(name="fence", options={"managed": False}),
+        # Managed for as long as it takes to add a column.
+        migrations.AlterModelOptions(name="shardidentity", options={"managed": True}),
+        migrations.AddField("shardidentity", "shown", models.BigIntegerField(default=0)),
+        migrations.AlterModelOptions(name="shardidentity", options={"managed": False}),
     ]
