@@ -18,12 +18,14 @@ from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from aggregator import multiplexing, snapshots
+from aggregator import multiplexing
 from aggregator.asking import Asking, close_if_lost, unavailable
 from aggregator.policy import WHOLE, Policy
 from sharding import cluster_map
+from sharding.backends import refusals
 from sharding.backends.compilers import sending
 from sharding.backends.database_errors import original
+from sharding.errors import BucketRefused, EpochChanged
 
 __all__ = ["asking_now", "participating", "run", "step", "unavailable"]
 
@@ -110,7 +112,7 @@ def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> 
     Raises:
         ShardsUnavailable: a shard cannot be reached.
         FanOutTimeout: a shard did not answer before the deadline.
-        EpochChanged: the block has snapshots of the shards that do not fit together.
+        EpochChanged: a shard shows other buckets than the map says.
         DatabaseError: a statement failed, with the shard's alias in a note; the first one's by the order given.
     """
     asking = asking_now()
@@ -138,7 +140,6 @@ def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], paralle
     with asking.watching(connections) as cut:
         _connect(connections, asking)
         connections = asking.present(connections)
-        snapshots.require_one_epoch(connections)
         lanes = min(len(connections), asking.policy.lanes) if parallel else 1
         if lanes > 1 and isinstance(task, Executing) and _is_for_one_thread(connections, asking):
             outcomes = _execute(connections, task, lanes)
@@ -165,7 +166,9 @@ def _attempt(task: Task[Any], connection: Any, asking: Asking) -> _Outcome:
         with asking.limiting(connection):
             return _Outcome(task(connection))
     except Exception as error:
-        return _Outcome(error=original(error), late=asking.is_late())
+        # The first rows of a server-side cursor are fetched without an execute wrapper.
+        meant = refusals.explained(error, connection.alias) or original(error)
+        return _Outcome(error=meant, late=asking.is_late())
 
 
 def _is_for_one_thread(connections: Sequence[Any], asking: Asking) -> bool:
@@ -260,7 +263,7 @@ def _answers(asking: Asking, connections: Sequence[Any], outcomes: Sequence[_Out
             failures[alias] = error
             late |= {alias} if outcome.late else set()
         else:
-            if isinstance(error, DatabaseError):
+            if isinstance(error, DatabaseError) and not isinstance(error, (BucketRefused, EpochChanged)):
                 error.add_note(f"on shard {alias!r}")
             wrong = wrong or error
     if len(connections) > 1:

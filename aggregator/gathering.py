@@ -16,7 +16,7 @@ from typing import Any
 from django.apps import apps
 
 from aggregator import executor, finishing, variance
-from aggregator.gathered_conditions import ROW, Sql
+from aggregator.gathered_conditions import ROW, Sql, joined
 from aggregator.gathered_tables import Table
 from aggregator.merge import Row
 from sharding import conf, ownership, reference_models, registry
@@ -106,15 +106,14 @@ def _require_few(counted: Sequence[tuple[str, int, int]], statement: Statement) 
 
 def _select(home: Any, table: Table, columns: Sequence[str]) -> Sql:
     quote = home.ops.quote_name
-    condition, params = table.where or ("", ())
-    own = ownership.condition(f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}", home.vendor) if table.is_sharded else ""
-    where = " AND ".join(f"({each})" for each in (condition, own) if each) or "1 = 1"
+    conditions = [table.where] if table.where else []
+    if table.is_sharded:
+        conditions.append(ownership.condition(f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}", home.vendor))
+    where, params = joined(conditions, " AND ") if conditions else ("1 = 1", ())
     # One more than may travel tells that it is too much.
     limit = conf.current().gather_rows + 1
-    return (
-        f"SELECT {', '.join(columns)} FROM {quote(table.name)} {quote(ROW)}{where and f' WHERE {where}'} LIMIT {limit}",
-        params,
-    )
+    rows = f"FROM {quote(table.name)} {quote(ROW)} WHERE {where} LIMIT {limit}"
+    return f"SELECT {', '.join(columns)} {rows}", params
 
 
 # PostgreSQL

@@ -110,8 +110,8 @@ MUTATIONS = [
     Mutation(
         "gathered rows forget the ownership predicate",
         "aggregator/gathering.py",
-        ' if table.is_sharded else ""\n',
-        ' if False else ""\n',
+        "    if table.is_sharded:\n",
+        "    if False:\n",
         (DIFFERENTIAL,),
     ),
     Mutation(

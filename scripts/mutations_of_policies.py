@@ -36,10 +36,10 @@ MUTATIONS = [
         ("tests/policy/test_partial.py",),
     ),
     Mutation(
-        "snapshots of different epochs go unnoticed",
-        "aggregator/snapshots.py",
-        "    if len(set(epochs.values())) > 1:\n",
-        "    if False:\n",
+        "shards that show other buckets than the map go unnoticed",
+        "sharding/ownership.py",
+        "CASE WHEN shown <> coalesce",
+        "CASE WHEN false AND shown <> coalesce",
         ("tests/policy/test_snapshots.py",),
     ),
     Mutation(

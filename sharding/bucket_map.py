@@ -126,6 +126,16 @@ class BucketMap:
             owners[bucket] = alias
         return BucketMap(self.epoch + 1, tuple(owners))
 
+    def corrected(self, bucket: int, alias: str) -> BucketMap:
+        """
+        Return the map of the same epoch in which a bucket has another owner, since this one was known too late.
+
+        Raises:
+            ValueError: The map has no such bucket.
+        """
+        self.owner(bucket)
+        return BucketMap(self.epoch, (*self.owners[:bucket], alias, *self.owners[bucket + 1 :]))
+
     def imbalance(self, weights: Mapping[str, float] | None = None) -> Imbalance:
         """
         Return how uneven this map is over its owners and the shards in ``weights``. A shard without a weight has 1.

@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from enum import StrEnum
+from functools import cache
 
 import mmh3
 
@@ -39,6 +40,7 @@ WRITABLE = frozenset({BucketState.OWNED, BucketState.CAPTURING})
 _MARK_BITS = 50
 
 
+@cache
 def mark_of(bucket: int) -> int:
     """Return a number that stands for a bucket: by the sum of their marks, two sets of buckets are told apart."""
     return mmh3.hash64(f"bucket {bucket}", signed=False)[0] >> (64 - _MARK_BITS)

@@ -23,6 +23,7 @@ from django.utils.connection import ConnectionDoesNotExist
 
 from sharding import conf, reference_models
 from sharding.bucket_map import BucketMap
+from sharding.bucket_states import shown_by
 from sharding.errors import MapConflict, MapMissing, UnknownShard
 
 logger = logging.getLogger("sharding")
@@ -45,6 +46,8 @@ class Loaded:
 
 
 _loaded: Loaded | None = None
+#: What was made of a map, which takes a moment.
+_shown: tuple[BucketMap, str] | None = None
 _lock = threading.Lock()
 
 
@@ -76,6 +79,29 @@ def refresh() -> BucketMap:
     with _lock:
         _loaded = _load()
         return _loaded.map
+
+
+def learn(bucket: int, alias: str) -> None:
+    """Take note of where a bucket has gone, as the shard says which had it; the whole map is read again soon."""
+    global _loaded
+    with _lock:
+        if _loaded is not None:
+            _loaded = replace(_loaded, map=_loaded.map.corrected(bucket, alias), until=0.0)
+
+
+def is_old() -> bool:
+    """Return whether the map in memory is older than MAP_TTL, as it may become inside an atomic block."""
+    return _loaded is not None and time.monotonic() >= _loaded.until
+
+
+def shown() -> str:
+    """Return what each shard shows by the map in memory, as JSON: the sums of the buckets' marks by alias."""
+    global _shown
+    buckets = current()
+    if _shown is None or _shown[0] is not buckets:
+        sums = {alias: shown_by(buckets.buckets_of(alias)) for alias in buckets.aliases}
+        _shown = (buckets, json.dumps(sums))
+    return _shown[1]
 
 
 def forget() -> None:

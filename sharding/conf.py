@@ -52,6 +52,7 @@ class Settings:
     recover_after: float = 10.0  # seconds after which an undecided transaction over several databases is given up
     recover_in_process: bool = True  # whether processes of the application finish what crashed ones have left
     lock_timeout: float | None = 10.0  # seconds that a block over several databases waits for one lock
+    move_wait: float = 10.0  # seconds for which a statement is sent again while its bucket is between two shards
     gather_rows: int = 100_000  # rows of all shards together that one query may bring to one place
     gather_bytes: int = 67_108_864  # and their bytes, as text
     warn_offset: int | None = 10_000  # rows that a query of several shards may skip without a warning
@@ -201,6 +202,12 @@ RULES: Final[dict[str, Rule]] = {
         _is_timeout,
         "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
         _seconds,
+    ),
+    "MOVE_WAIT": Rule(
+        "a positive number of seconds",
+        _is_positive,
+        "Leave it out for 10. So long is a statement sent again whose bucket is just about to be another shard's.",
+        float,
     ),
     "GATHER_ROWS": Rule(
         "a positive integer",

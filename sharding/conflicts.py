@@ -8,7 +8,7 @@ from typing import Any
 
 from django.db import Error
 
-from sharding.errors import BlockAborted, EpochChanged
+from sharding.errors import BlockAborted, BucketRefused, EpochChanged
 
 NOTE = "This block may be repeated: sharding.retry does so."
 
@@ -24,7 +24,7 @@ def retryable(error: BaseException) -> bool:
 
     A lost connection is not among them: nobody knows what had been committed by then.
     """
-    if isinstance(error, (BlockAborted, EpochChanged)):
+    if isinstance(error, (BlockAborted, BucketRefused, EpochChanged)):
         return True
     state = _sqlstate(error)
     return state in LOST or is_busy(error) or (state == CANCELED and NOTE in getattr(error, "__notes__", ()))

@@ -66,8 +66,8 @@ class ShardIdentity(models.Model):
     cluster = models.UUIDField()
     shard = models.CharField(max_length=63)
     epoch = models.BigIntegerField()
-    #: The sum of the marks of the buckets whose rows are to be seen here; the fence keeps it.
-    shown = models.BigIntegerField(default=0)
+    #: The sum of the marks of the buckets whose rows are to be seen here, which the fence keeps; None without one.
+    shown = models.BigIntegerField(null=True)
 
     class Meta:
         app_label = "sharding"

@@ -27,7 +27,10 @@ ShardingError                       everything below; never raised itself
 │   ├── MapMissing
 │   ├── MapConflict                 the stored cluster disagrees with the settings
 │   ├── MapOutdated                 .alias                      a shard has seen a newer map
-│   └── EpochChanged                .epochs                     retryable: the map changed while a block began
+│   └── EpochChanged                .alias .epoch               retryable: a shard shows others than the map says
+├── BucketRefused                   .bucket .alias .state       retryable; never raised itself
+│   ├── BucketMoved                 .forward                    the bucket is another shard's now
+│   └── BucketFenced                                            the bucket is about to be another shard's
 ├── CrossShardTransaction           .aliases
 ├── PartialCommit                   .committed .failed .rolled_back .in_doubt .compensated
 ├── CannotCompensate                .function
@@ -226,9 +229,28 @@ class MapOutdated(MapError):
 
 
 class EpochChanged(MapError):
-    """A block's snapshots of several shards are of different epochs of the bucket map. It may be repeated."""
+    """A shard shows other buckets than the sender's map says: one is moving in this instant. It may be repeated."""
 
-    epochs: Mapping[str, int]
+    alias: str
+    epoch: int
+
+
+class BucketRefused(ShardingError):
+    """A shard refused to write a bucket that is not its own. The block may be repeated."""
+
+    bucket: int
+    alias: str
+    state: str
+
+
+class BucketMoved(BucketRefused):
+    """A write was sent to a shard that has given the bucket away."""
+
+    forward: str
+
+
+class BucketFenced(BucketRefused):
+    """A write was sent to a shard that is about to give the bucket away, or has not got it yet."""
 
 
 class CrossShardTransaction(ShardingError):

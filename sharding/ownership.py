@@ -2,26 +2,36 @@
 Which of the rows that a shard has are its own: those of buckets that it is not being given, and has not given away.
 
 While a bucket moves, both shards have rows of it. Every shard knows from its fence which of its buckets hide their
-rows, so that a statement for several shards finds each row once, whatever the process that sends it knows of moves.
+rows, so that a statement for several shards finds each row once. In the instants in which one shard hides a bucket
+already, or still, while the other does so too, the shards refuse the statement: the sender says which buckets it takes
+each of them to show, by a sum.
 """
 
 from __future__ import annotations
 
 from typing import Any
 
-from django.db.models import BooleanField, Func
+from django.core.exceptions import FullResultSet
+from django.db.models import BooleanField, Func, Value
 from django.db.models.sql import Query
 from django.db.models.sql.where import AND, WhereNode
 
-from sharding import registry
+from sharding import cluster_map, registry
 from sharding.bucket_states import FENCE, HIDING
 
 _STATES = ", ".join(f"'{state}'" for state in sorted(HIDING))
 _HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({_STATES})"
-
-
 #: SQLite has no arrays.
 SQLITE = f"%(expressions)s NOT IN ({_HIDDEN})"
+
+#: The function that refuses a statement.
+DIFFERS = "sharding_differs"
+# Whether a function may be run by parallel workers decides about the whole statement.
+DIFFERS_SQL = """RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+BEGIN
+    RAISE EXCEPTION 'This database shows other buckets than the sender of the statement takes it to show.'
+        USING ERRCODE = 'SH004';
+END $$"""
 
 
 class IsOwned(Func):
@@ -35,6 +45,22 @@ class IsOwned(Func):
         return self.as_sql(compiler, connection, template=SQLITE, **context)
 
 
+class IsAsKnown(Func):
+    """The condition, which is met or raises, that a database shows the buckets which it shows by the sender's map."""
+
+    # Without columns of the statement's tables, it is evaluated once.
+    template = (
+        "NOT EXISTS (SELECT 1 FROM sharding_identity WHERE "
+        "CASE WHEN shown <> coalesce((%(expressions)s::jsonb ->> shard)::bigint, 0) "
+        f"THEN {DIFFERS}() ELSE false END)"
+    )
+    output_field = BooleanField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # No bucket ever moves there.
+        raise FullResultSet
+
+
 def limited(query: Query) -> Query:
     """Return a query of a sharded model, or the aggregates over one, that finds no rows which the shard hides."""
     made: Any = query.clone()
@@ -44,11 +70,15 @@ def limited(query: Query) -> Query:
         return made  # type: ignore[no-any-return]
     entry = registry.get(made.model)
     bucket: Any = entry.model._meta.get_field(registry.BUCKET_COLUMN)
-    owned: Any = IsOwned(bucket.get_col(made.get_initial_alias()))
-    made.where = WhereNode([made.where, owned], AND)
+    is_owned: Any = IsOwned(bucket.get_col(made.get_initial_alias()))
+    is_as_known: Any = IsAsKnown(Value(cluster_map.shown()))
+    made.where = WhereNode([made.where, is_owned, is_as_known], AND)
     return made  # type: ignore[no-any-return]
 
 
-def condition(column: str, vendor: str) -> str:
-    """Return the same condition in SQL, about a column that has the bucket."""
-    return (SQLITE if vendor == "sqlite" else IsOwned.template) % {"expressions": column}
+def condition(column: str, vendor: str) -> tuple[str, tuple[Any, ...]]:
+    """Return the same condition in SQL, about a column that has the bucket, with its parameters."""
+    if vendor == "sqlite":
+        return SQLITE % {"expressions": column}, ()
+    conditions = IsOwned.template % {"expressions": column}, IsAsKnown.template % {"expressions": "%s"}
+    return " AND ".join(conditions), (cluster_map.shown(),)

@@ -4,6 +4,7 @@ What moves leave on the shards: rows of buckets that were given away, or are not
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
@@ -17,6 +18,13 @@ from sharding.bucket_states import FENCE, HIDING, mark_of
 from sharding.models import Fence
 
 Sharded = Sequence[type[Model]]
+
+_OWNED = re.compile(r'WHERE \((.*) AND "\w+"\."bucket" <> ALL .* END\)\)$')
+
+
+def said_by_caller(sql: str) -> str:
+    """Return a statement without the conditions by which each shard finds its own rows only."""
+    return _OWNED.sub(r"WHERE \1", sql)
 
 
 @contextmanager

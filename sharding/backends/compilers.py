@@ -14,8 +14,8 @@ from typing import Any
 from django.db.models import Count
 from django.db.models.sql import Query
 
-from sharding import cluster_map, locality, placing, reference_models, registry, routing, scopes
-from sharding.backends import hook, inserts, lookup_reads, reference_writes, updates
+from sharding import cluster_map, conf, locality, placing, reference_models, registry, routing, scopes
+from sharding.backends import hook, inserts, lookup_reads, reference_writes, rerouting, updates
 from sharding.backends.hook import FanOutRequest
 from sharding.backends.native_compilers import (
     absent_class,
@@ -117,12 +117,29 @@ class DoorCompiler:
         unbuilt: str | None = None,
     ) -> Any:
         """
-        Return the compiler that sends a query to the owners of its buckets.
+        Return the compiler that sends a query to the owners of its buckets, and again when one has moved.
 
         Args:
             single: False when the query might have named several buckets, although it names one today.
             unbuilt: a lookup that could have told the buckets.
         """
+        compiler = self._sent_once(query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
+        if connection.vendor != "postgresql" or not conf.current().shards:
+            return compiler
+        again = partial(self._sent, query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
+        return rerouting.rerouted(compiler, again, connection, buckets)
+
+    def _sent_once(
+        self,
+        query: Query,
+        connection: Any,
+        entry: Entry,
+        buckets: Buckets,
+        elide_empty: bool,
+        *,
+        single: bool,
+        unbuilt: str | None,
+    ) -> Any:
         if buckets is not None and not buckets:
             if _computes(query) or query.subquery:
                 # What aggregates answer for no rows has a type that a database knows: any of them.

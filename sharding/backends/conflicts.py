@@ -12,7 +12,7 @@ from django.db import DEFAULT_DB_ALIAS, connections
 from django.db.backends.signals import connection_created
 
 from sharding import conflicts, retrying
-from sharding.backends import not_migrated
+from sharding.backends import not_migrated, refusals
 
 #: Statements that store nothing by themselves, after comments and parentheses. Django sends SQLite its BEGIN.
 _READS = re.compile(
@@ -60,6 +60,9 @@ def _tell(execute: Callable[..., Any], sql: Any, params: Any, many: bool, contex
     except Exception as error:
         if connection.in_atomic_block:
             conflicts.explain(error, spans_databases=connection.spans_databases)
+        refused = refusals.explained(error, connection.alias)
+        if refused is not None:
+            raise refused from error.__cause__
         unmigrated = not_migrated.explained(error, sql, connection)
         if unmigrated is not None:
             raise unmigrated from error.__cause__

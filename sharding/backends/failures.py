@@ -6,6 +6,8 @@ from __future__ import annotations
 
 from django.db import InterfaceError, OperationalError
 
+from sharding.errors import BucketRefused, EpochChanged
+
 #: SQLSTATEs with which a server ends or refuses a connection: shutdown, crash, starting up, too many connections.
 GONE = {"57P01", "57P02", "57P03", "57P05", "53300"}
 #: The same of SQLite.
@@ -14,6 +16,8 @@ UNREADABLE = {"SQLITE_CANTOPEN", "SQLITE_IOERR", "SQLITE_NOTADB", "SQLITE_CORRUP
 
 def is_connection_failure(error: BaseException) -> bool:
     """Return whether an error says that a database cannot be reached, rather than that it refused a statement."""
+    if isinstance(error, (BucketRefused, EpochChanged)):
+        return False
     if isinstance(error, InterfaceError):
         return True
     if not isinstance(error, OperationalError):

@@ -14,6 +14,7 @@ from django.db.models.sql import Query
 from sharding import cluster_map, locality, registry, scopes
 from sharding.backends import lookup_writes, updates
 from sharding.backends.native_compilers import owned
+from sharding.backends.rerouting import patiently
 from sharding.errors import ShardKeyChanged
 from sharding.registry import Entry
 
@@ -61,6 +62,10 @@ def compiler(native: Any) -> type[Any]:
 
     class DoorInsertCompiler(native):  # type: ignore[misc]
         def execute_sql(self, returning_fields: Any = None) -> list[Any]:
+            rows: list[Any] = patiently(self.connection, lambda: self._placed(returning_fields))
+            return rows
+
+        def _placed(self, returning_fields: Any) -> list[Any]:
             entry = registry.get(self.query.model)
             groups = place(self.query, entry)
             if entry.lookups and self.query.on_conflict is not None:

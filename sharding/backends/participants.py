@@ -55,6 +55,11 @@ class Participant:
         """Return whether rolling back to the door's savepoint at ``place`` undoes all that was done here."""
         return self._atomic is not None and self.depth > place
 
+    @property
+    def can_be_undone(self) -> bool:
+        """Whether all that the block did here can be undone by itself, so that it takes no part any more."""
+        return self._atomic is not None and not self.joined
+
     def roll_back_to(self, sid: str) -> None:
         if sid in self.savepoints:
             # What failed here since then is undone; until then no statement would be let through.

@@ -2,6 +2,9 @@ from __future__ import annotations
 
 from django.db import migrations, models
 
+from sharding.ownership import DIFFERS, DIFFERS_SQL
+from sharding.sql_function import CreateFunction
+
 
 class Migration(migrations.Migration):
     dependencies = [("sharding", "0005_lookup")]
@@ -25,6 +28,7 @@ class Migration(migrations.Migration):
         migrations.AlterModelOptions(name="fence", options={"managed": False}),
         # Managed for as long as it takes to add a column.
         migrations.AlterModelOptions(name="shardidentity", options={"managed": True}),
-        migrations.AddField("shardidentity", "shown", models.BigIntegerField(default=0)),
+        migrations.AddField("shardidentity", "shown", models.BigIntegerField(null=True)),
         migrations.AlterModelOptions(name="shardidentity", options={"managed": False}),
+        CreateFunction(DIFFERS, DIFFERS_SQL),
     ]

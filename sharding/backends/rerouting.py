@@ -1,0 +1,191 @@
+"""
+Statements that were sent, by a map that was read before, to a shard which has given the bucket away: they go again.
+
+A shard refuses writes of buckets that are not its own, and statements for several shards when it shows others than the
+sender's map says. That a row is not there it cannot refuse to say, so that it is asked whose the bucket is.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from functools import cache
+from typing import Any
+
+from django.db import DatabaseError, Error
+
+from sharding import cluster_map, conf
+from sharding.backends import refusals
+from sharding.bucket_states import FENCE, HIDING, BucketState
+from sharding.errors import BucketMoved, BucketRefused, EpochChanged
+from sharding.routing import Buckets
+
+#: Seconds before a statement is sent again whose bucket is moving in this instant; the pause doubles.
+FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
+
+
+class Begun:
+    """What an atomic block of the door had begun before a statement."""
+
+    __slots__ = ("_aliases", "_door")
+
+    def __init__(self, door: Any) -> None:
+        self._door = door
+        self._aliases = frozenset(door.participants) if door.in_atomic_block else None
+
+    def undo(self, alias: str) -> bool:
+        """
+        Undo what the statement has begun, of which a shard has refused its part.
+
+        Return whether nothing is left of it; something is where the block has been on the shard before.
+        """
+        if self._aliases is None:
+            return True
+        door = self._door
+        begun = [each for each in door.participants if each not in self._aliases]
+        if alias not in begun or not all(door.participants[each].can_be_undone for each in begun):
+            return False
+        for each in begun:
+            door.participants.pop(each).roll_back()
+        return True
+
+
+class Patience:
+    """How long a statement is sent again."""
+
+    def __init__(self) -> None:
+        self._until = time.monotonic() + conf.current().move_wait
+        self._pause = FIRST_PAUSE
+
+    def learn(self, refusal: BucketRefused | EpochChanged) -> bool:
+        """Take note of what a shard said, or wait until others have; return False when it has taken too long."""
+        if time.monotonic() >= self._until:
+            return False
+        if isinstance(refusal, BucketMoved):
+            cluster_map.learn(refusal.bucket, refusal.forward)
+            return True
+        time.sleep(self._pause)
+        self._pause = min(2 * self._pause, LONGEST_PAUSE)
+        try:
+            cluster_map.refresh()
+        except Error:
+            # The control database is down: the shards themselves may be done meanwhile.
+            return True
+        return True
+
+
+def patiently(door: Any, send: Callable[[], Any]) -> Any:
+    """
+    Return what ``send`` returns; it routes a statement and executes it, and is called again when a bucket has moved.
+
+    Raises:
+        BucketMoved, BucketFenced, EpochChanged: the block has been on the shard before, or it took too long.
+    """
+    patience = None
+    while True:
+        begun = Begun(door)
+        try:
+            return send()
+        except (BucketRefused, EpochChanged) as refusal:
+            patience = patience or Patience()
+            if not begun.undo(refusal.alias) or not patience.learn(refusal):
+                raise
+
+
+def rerouted(compiler: Any, route: Callable[[], Any], door: Any, buckets: Buckets) -> Any:
+    """
+    Let a compiler of the door send its statement again when a bucket has moved.
+
+    Args:
+        route: returns the compiler that a statement has by the map of the moment.
+        buckets: of the rows, if they are known.
+    """
+    native: Any = type(compiler)
+    compiler.__class__ = _rerouted(native)
+    compiler.route, compiler.routing_door, compiler.buckets = route, door, buckets
+    return compiler
+
+
+class Rerouted:
+    """Mixin of compilers."""
+
+    route: Callable[[], Any]
+    routing_door: Any
+    buckets: Buckets
+    connection: Any
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        return self._send_patiently("execute_sql", args, kwargs)
+
+    def _send_patiently(self, method: str, args: Any, kwargs: Any) -> Any:
+        # Whatever becomes of this object while it is executed.
+        route, buckets = self.route, self.buckets
+        again = False
+
+        def send() -> Any:
+            nonlocal again
+            if again:
+                # Django goes on with this very object.
+                other = route()
+                self.__class__, self.__dict__ = type(other), other.__dict__
+            again = True
+            try:
+                is_something, found = _beginning(getattr(super(Rerouted, self), method)(*args, **kwargs))
+            except DatabaseError as error:
+                # The first rows of a server-side cursor are fetched without an execute wrapper.
+                raise refusals.explained(error, self.connection.alias) or error from error.__cause__
+            if buckets is not None and len(buckets) == 1 and (not is_something or cluster_map.is_old()):
+                require_owner(self.connection, *buckets)
+            return found
+
+        return patiently(self.routing_door, send)
+
+
+@cache
+def _rerouted(native: Any) -> Any:
+    def execute_returning_sql(self: Any, *args: Any, **kwargs: Any) -> Any:
+        return self._send_patiently("execute_returning_sql", args, kwargs)
+
+    # Of Django 6.
+    more = {"execute_returning_sql": execute_returning_sql} if hasattr(native, "execute_returning_sql") else {}
+    return type(f"Rerouted{native.__name__}", (Rerouted, native), more)
+
+
+def require_owner(connection: Any, bucket: int) -> None:
+    """
+    Ask a shard whose a bucket is.
+
+    Raises:
+        BucketMoved: it is another shard's.
+    """
+    state, forward = _said_by(connection, bucket)
+    if state == BucketState.IMPORTING:
+        # So it was before, or so it is still in the instants after it became this shard's.
+        forward = cluster_map.refresh().owner(bucket)
+    if state in HIDING and forward != connection.alias:
+        raise refusals.moved(bucket, connection.alias, forward, state)
+
+
+def _said_by(connection: Any, bucket: int) -> tuple[str, str]:
+    # The driver's connection: nobody's statements are counted, logged or refused for it.
+    with connection.wrap_database_errors:
+        row = connection.connection.execute(
+            f"SELECT state, forward FROM {FENCE} WHERE bucket = %s", [bucket]
+        ).fetchone()
+    return row or ("", "")
+
+
+def _beginning(found: Any) -> tuple[bool, Any]:
+    """Return whether a shard has found something, and what that was."""
+    if isinstance(found, Iterator):
+        first = next(found, None)
+        return first is not None, found if first is None else _chained(first, found)
+    # One row of nothing but 0 and NULL is what aggregates answer for no row.
+    return any(found) if isinstance(found, tuple) else bool(found), found
+
+
+def _chained(first: Any, rest: Any) -> Iterator[Any]:
+    with closing(rest):
+        yield first
+        yield from rest
