@@ -155,6 +155,11 @@ def _check_subqueries(query: Query, entry: Entry, buckets: Buckets) -> None:
 def _check_subquery(inner: Query, outer: Query, outer_entry: Entry, buckets: Buckets) -> None:
     if inner.model is None:
         return
+    if inner.combinator:
+        # It shows the clauses of its first part, which prove nothing of the others.
+        for part in inner.combined_queries:
+            _check_subquery(part, outer, outer_entry, buckets)
+        return
     entry = registry.entry(inner.model)
     if entry is None and not reference_models.is_reference(inner.model):
         raise _global_join(outer, inner.model._meta.db_table)

@@ -101,6 +101,22 @@ ELSEWHERE: dict[str, tuple[Query, str]] = {
         ),
         "shop.Customer",
     ),
+    "a union of which one part is correlated": (
+        lambda t: list(
+            customers(t).filter(
+                Exists(Order.objects.filter(customer=OuterRef("pk")).values("pk").union(orders(t + 1).values("pk")))
+            )
+        ),
+        "shop.Customer",
+    ),
+    "a union of which one part of several tenants is correlated": (
+        lambda t: list(
+            Customer.objects.filter(tenant_id__in=[t, t + 1]).filter(
+                Exists(Order.objects.filter(customer=OuterRef("pk")).values("pk").union(Order.objects.values("pk")))
+            )
+        ),
+        "shop.Customer",
+    ),
     "the key itself": (
         lambda t: list(Order.objects.filter(tenant_id=Subquery(orders(t).values("tenant_id")[:1]))),
         "shop.Order",
