@@ -7,7 +7,7 @@ so they intersect and unite alike; which shards own the buckets is nobody's busi
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from typing import Any
@@ -76,7 +76,7 @@ def buckets_of(query: Query) -> Buckets:
         for each in query.combined_queries:
             united = _either(united, _buckets_of_part(each))
         return united
-    found = _node(query.where, False)
+    found = _node(query.where, False, query.alias_map)
     return NO_ROW if found is None and _wants_null(query) else found
 
 
@@ -120,7 +120,7 @@ def anded(where: WhereNode) -> Iterator[Any]:
 
 def narrowed(buckets: Buckets, condition: Any) -> Buckets:
     """Return those of some buckets whose rows can meet a resolved condition as well."""
-    return _both(buckets, _node(condition, False))
+    return _both(buckets, _node(condition, False, None))
 
 
 def _both(a: Buckets, b: Buckets) -> Buckets:
@@ -131,19 +131,20 @@ def _either(a: Buckets, b: Buckets) -> Buckets:
     return None if a is None or b is None else a | b
 
 
-def _node(node: Any, negated: bool) -> Buckets:
+def _node(node: Any, negated: bool, aliases: Container[str] | None) -> Buckets:
+    """Return the buckets that a condition names by columns of the tables with some aliases (None: of any)."""
     if isinstance(node, WhereNode):
-        return _tree(node, negated != node.negated)
+        return _tree(node, negated != node.negated, aliases)
     if isinstance(node, NothingNode):
         return None if negated else NO_ROW
     if negated:
         return None
     if isinstance(node, (Exact, In)):
-        return _lookup(node)
+        return _lookup(node, aliases)
     return None
 
 
-def _tree(node: WhereNode, negated: bool) -> Buckets:
+def _tree(node: WhereNode, negated: bool, aliases: Container[str] | None) -> Buckets:
     """Combine the children; De Morgan carries the negation down to them."""
     connector = node.connector
     if connector == XOR:
@@ -156,32 +157,35 @@ def _tree(node: WhereNode, negated: bool) -> Buckets:
     if not node.children:
         return NO_ROW if negated else None
     children = iter(node.children)
-    found = _node(next(children), negated)
+    found = _node(next(children), negated, aliases)
     for child in children:
         if connector == AND:
-            found = _both(found, _node(child, negated))
+            found = _both(found, _node(child, negated, aliases))
         elif found is None:
             return None
         else:
-            found = _either(found, _node(child, negated))
+            found = _either(found, _node(child, negated, aliases))
     return found
 
 
-def _lookup(lookup: Exact | In) -> Buckets:
+def _lookup(lookup: Exact | In, aliases: Container[str] | None) -> Buckets:
     lhs: Any = lookup.lhs
     rhs: Any = lookup.rhs
     if isinstance(lhs, Value) and isinstance(rhs, Col):
         lhs, rhs = rhs, lhs
     if isinstance(lhs, Col):
-        return _column(lhs, rhs, many=isinstance(lookup, In))
+        return _column(lhs, rhs, aliases, many=isinstance(lookup, In))
     if isinstance(lhs, ColPairs):
-        return _composite(lhs, rhs, many=isinstance(lookup, In))
+        return _composite(lhs, rhs, aliases, many=isinstance(lookup, In))
     if rhs is True and isinstance(lhs, (Exact, In, WhereNode)):
-        return _node(lhs, False)
+        return _node(lhs, False, aliases)
     return None
 
 
-def _column(column: Col, rhs: Any, *, many: bool) -> Buckets:
+def _column(column: Col, rhs: Any, aliases: Container[str] | None, *, many: bool) -> Buckets:
+    if aliases is not None and column.alias not in aliases:
+        # It is of the query around this one, and tells nothing of the rows in here.
+        return None
     entry = registry.entry(column.target.model)
     if entry is None:
         return None
@@ -217,7 +221,7 @@ def literals(field: Any, rhs: Any, *, many: bool) -> list[Any] | None:
     return None if any(isinstance(each, Model) for each in values) else values
 
 
-def _composite(pair: ColPairs, rhs: Any, *, many: bool) -> Buckets:
+def _composite(pair: ColPairs, rhs: Any, aliases: Container[str] | None, *, many: bool) -> Buckets:
     """A composite primary key names a bucket when one of its columns does."""
     if hasattr(rhs, "resolve_expression") or not hasattr(rhs, "__iter__"):
         return None
@@ -228,5 +232,5 @@ def _composite(pair: ColPairs, rhs: Any, *, many: bool) -> Buckets:
         if len(values) != len(rows):
             return None
         prepared = [column.target.get_prep_value(each) if not hasattr(each, "as_sql") else each for each in values]
-        found = _both(found, _column(column, prepared, many=True))
+        found = _both(found, _column(column, prepared, aliases, many=True))
     return found

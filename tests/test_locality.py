@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from django.db.models import CharField, Count, Exists, FilteredRelation, Max, OuterRef, Q, QuerySet, Subquery, Window
 from django.db.models.functions import Cast, RowNumber
+from django.db.models.lookups import Exact
 
 from sharding.errors import CannotMerge, GlobalJoin
 from sharding.testing.cluster import owners
@@ -115,6 +116,10 @@ ELSEWHERE: dict[str, tuple[Query, str]] = {
                 Exists(Order.objects.filter(customer=OuterRef("pk")).values("pk").union(Order.objects.values("pk")))
             )
         ),
+        "shop.Customer",
+    ),
+    "the outer row's key beside a value": (
+        lambda t: list(customers(t).filter(Exists(Order.objects.filter(Exact(OuterRef("tenant_id"), t))))),
         "shop.Customer",
     ),
     "the key itself": (
