@@ -60,6 +60,8 @@ class Reads:
             locality.check_compiled(query, compiler.klass_info, registry.entry(query.model))
         if query.select_for_update:
             raise cannot_merge(self.query, "select_for_update()", "Lock the rows by a query of their own.")
+        if query.extra_tables:
+            raise cannot_merge(self.query, "extra(tables=…)", "Query the models of those tables instead.")
         for alias, join in query.alias_map.items():
             if query.alias_refcount[alias]:
                 self._readers.setdefault(join.table_name, []).append(condition_of(compiler, alias))

@@ -145,6 +145,16 @@ REFUSED = {
         "raw SQL in a query",
         "Write it with Django's expressions.",
     ),
+    "extra tables": (
+        lambda: orders().extra(tables=["shop_tag"]),
+        "extra(tables=…)",
+        "Query the models of those tables instead.",
+    ),
+    "extra tables of a subquery": (
+        lambda: orders().filter(quantity__in=Line.objects.extra(tables=["shop_tag"]).values("amount")),
+        "extra(tables=…)",
+        "Query the models of those tables instead.",
+    ),
     "RawSQL": (
         lambda: orders().annotate(one=RawSQL("1", ())),
         "raw SQL in a query",
