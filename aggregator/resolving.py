@@ -1,5 +1,6 @@
 """
-UPDATE and DELETE of rows that are found by what other shards have: their ids are found first, then they are written.
+UPDATE and DELETE of rows that are found by what other shards have, or by a window over the rows of all: their ids are
+found first, then they are written.
 """
 
 from __future__ import annotations

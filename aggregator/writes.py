@@ -20,7 +20,9 @@ from sharding.backends.settlement import Settlement
 
 def write_compiler(request: FanOutRequest) -> Any:
     """Return what executes a write on every shard of a request; on one shard, Django's own compiler."""
-    if request.refused is not None:
+    # Each shard would number and rank its own rows alone.
+    is_by_window = request.merged and request.query.where.contains_over_clause
+    if request.refused is not None or is_by_window:
         return Resolving(request)
     is_alone = len(request.aliases) == 1 and policy.of(request.query).is_plain
     return request.native() if is_alone else Writing(request)

@@ -238,6 +238,10 @@ def one_row_of(side: Any) -> Any:
     return side(Line).order_by("-amount").values("amount")[:1]
 
 
+def numbered(rows: Any) -> Any:
+    return rows.annotate(n=Window(RowNumber(), order_by="pk"))
+
+
 def state(side: Any) -> list[Any]:
     return sorted(side(Order).values_list("pk", "status", "quantity"))
 
@@ -249,8 +253,10 @@ def state(side: Any) -> list[Any]:
         lambda side: side(Order).filter(quantity=Subquery(one_row_of(side))).update(quantity=F("quantity") + 1),
         lambda side: side(Order).exclude(quantity__in=side(Line).values("amount")).filter(status="paid").delete()[0],
         lambda side: side(Line).filter(amount__in=side(Order).values("quantity")).delete()[0],
+        lambda side: numbered(side(Order).filter(customer__name__gt="b")).filter(n__lte=3).update(status="hit"),
+        lambda side: numbered(side(Line).filter(order__status="paid")).filter(n__lte=3).delete()[0],
     ],
-    ids=["update", "update by one value", "delete with dependents", "delete"],
+    ids=["update", "update by one value", "delete with dependents", "delete", "update by a window", "delete by one"],
 )
 def test_writes_by_what_other_shards_have(write: Any) -> None:
     with transaction.atomic(using="default"), transaction.atomic(using="reference"):
