@@ -32,10 +32,9 @@ from django.db.models.expressions import Col, RawSQL, Ref, Star, Subquery
 from django.db.models.sql import Query
 
 from aggregator import listing, ordering, variance
+from aggregator.compiled import Sql, place_of
 from aggregator.planner import condition_of, filter_of, is_bitwise, is_listing, names_bucket, sources
 from aggregator.refusal import ONE_KEY, cannot_merge
-
-Sql = tuple[str, tuple[Any, ...]]
 
 #: Stands for the type of a column of p; no SQL contains it by itself.
 TYPE_OF = "\0{}\0"
@@ -213,10 +212,12 @@ class Builder:
         return self._add((sql, tuple(params)), declared or "")
 
     def _add(self, sql: Sql, declared: str) -> str:
-        if sql not in self.columns:
+        place = place_of(sql, self.columns)
+        if place is None:
+            place = len(self.columns)
             self.columns.append(sql)
             self.types.append(declared)
-        return f"p.c{self.columns.index(sql)}"
+        return f"p.c{place}"
 
     def _raw(self, expression: Any) -> str:
         sql, params = self.compiler.compile(expression)

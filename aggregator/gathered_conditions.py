@@ -20,10 +20,9 @@ from django.db.models.sql.constants import INNER
 from django.db.models.sql.datastructures import BaseTable
 from django.db.models.sql.where import AND, ExtraWhere, WhereNode
 
+from aggregator.compiled import Sql
 from aggregator.planner import sources
 from sharding import locality, registry
-
-Sql = tuple[str, tuple[Any, ...]]
 
 #: The name of a table in the statement that fetches its rows; no alias of Django's is like it.
 ROW = "gathered"

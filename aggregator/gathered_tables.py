@@ -19,7 +19,8 @@ from django.db.models.expressions import RawSQL
 from django.db.models.sql import Query
 from django.db.models.sql.where import ExtraWhere
 
-from aggregator.gathered_conditions import Sql, condition_of, joined
+from aggregator.compiled import Sql, place_of
+from aggregator.gathered_conditions import condition_of, joined
 from aggregator.planner import own_raw_sql
 from aggregator.refusal import cannot_merge
 from sharding import locality, reference_models, registry, scopes
@@ -132,8 +133,13 @@ def _recording(native: Any) -> Any:
 
 
 def _any_of(readers: list[Sql | None]) -> Sql | None:
-    conditions = [each for each in dict.fromkeys(readers) if each is not None]
-    return joined(conditions, " OR ") if None not in readers else None
+    conditions: list[Sql] = []
+    for each in readers:
+        if each is None:
+            return None
+        if place_of(each, conditions) is None:
+            conditions.append(each)
+    return joined(conditions, " OR ")
 
 
 def _named(label: str, sql: str, connection: Any) -> tuple[Any, ...]:

@@ -16,7 +16,8 @@ from typing import Any
 from django.apps import apps
 
 from aggregator import executor, finishing, variance
-from aggregator.gathered_conditions import ROW, Sql, joined
+from aggregator.compiled import Sql
+from aggregator.gathered_conditions import ROW, joined
 from aggregator.gathered_tables import Table
 from aggregator.merge import Row
 from sharding import conf, ownership, reference_models, registry

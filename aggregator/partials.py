@@ -11,7 +11,8 @@ from typing import Any
 from django.core.exceptions import EmptyResultSet, FullResultSet
 
 from aggregator import collations, executor, finishing
-from aggregator.columns import Builder, Sql
+from aggregator.columns import Builder
+from aggregator.compiled import Sql
 from aggregator.merge import Row
 from aggregator.planner import aggregates
 from aggregator.totals import Totals, totals

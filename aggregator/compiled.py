@@ -1,0 +1,20 @@
+"""
+Compiled SQL with its parameters, and which of it is the same.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+Sql = tuple[str, tuple[Any, ...]]
+
+
+def place_of(sql: Sql, among: Sequence[Sql]) -> int | None:
+    """
+    Return where the same SQL stands, or None.
+
+    Python finds parameters equal that a database does not: 1, 1.0 and True, and two moments that a clock shows alike.
+    """
+    places = (place for place, each in enumerate(among) if each == sql and repr(each) == repr(sql))
+    return next(places, None)
