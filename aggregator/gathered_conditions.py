@@ -39,8 +39,9 @@ def condition_of(compiler: Any, alias: str) -> Sql | None:
         found = _compiled(compiler, [node.relabeled_clone({alias: ROW}) for node in _about(compiler, {alias})])
         together = _joined_inside(compiler.query)
         is_sharded = join.table_name in registry.tables()
-        if is_sharded and alias in together and len(list(_about(compiler, together))) > len(found):
-            found.append(_finding_others(compiler, alias, together))
+        conditions = _compiled(compiler, list(_about(compiler, together)))
+        if is_sharded and alias in together and len(conditions) > len(found):
+            found.append(_finding_others(compiler, alias, together, conditions))
     except EmptyResultSet:
         return NOTHING
     return joined(found, " AND ") if found else None
@@ -101,11 +102,10 @@ def _joined_inside(query: Any) -> Set[str]:
     return found
 
 
-def _finding_others(compiler: Any, alias: str, together: Set[str]) -> Sql:
+def _finding_others(compiler: Any, alias: str, together: Set[str], conditions: list[Sql]) -> Sql:
     """Return the condition of a row that it is joined with rows which meet the conditions about them."""
     query, quote = compiler.query, compiler.connection.ops.quote_name
     tables = [compiler.compile(join) for name, join in query.alias_map.items() if name in together]
-    conditions = _compiled(compiler, list(_about(compiler, together)))
     where, params = joined(conditions, " AND ")
     fields = _model(query.alias_map[alias])._meta.pk_fields
     named = ", ".join(compiler.compile(Col(alias, field))[0] for field in fields)
