@@ -7,12 +7,13 @@ a bucket moves. The parts are those that Django's compiler has resolved: express
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
-from django.db.models import Aggregate, Avg, Count, Max, Min, StdDev, Sum, Variance
+from django.db.models import Aggregate, Avg, Count, Func, Max, Min, StdDev, Sum, Variance
 from django.db.models.expressions import Col, RawSQL, Star, Subquery, Window
 from django.db.models.sql import Query
 from django.db.models.sql.constants import INNER
@@ -62,6 +63,12 @@ NAMED_IN = frozenset({"django.contrib.postgres.aggregates.general", "django.db.m
 BITWISE = frozenset({"BitAnd", "BitOr", "BitXor"})
 LOGICAL = frozenset({"BoolAnd", "BoolOr"})
 LISTING = frozenset({"ArrayAgg", "JSONBAgg", "StringAgg"})
+
+#: Aggregates of the databases, which Func() hides from Django: it would take them for functions of one row.
+AGGREGATES = re.compile(
+    "ANY_VALUE|ARRAY_AGG|AVG|BIT_(AND|OR|XOR)|BOOL_(AND|OR)|COUNT|EVERY|GROUP_CONCAT|JSONB?_(OBJECT_)?AGG|MAX|MIN"
+    "|(STDDEV|VAR)(_POP|_SAMP)?|STRING_AGG|SUM|TOTAL|VARIANCE"
+)
 
 WINDOW = "a window function"
 
@@ -217,7 +224,17 @@ def _refuse_constructs(parts: Parts) -> bool:
                 raise cannot_merge(query, WINDOW, ONE_KEY)
         if isinstance(each, (RawSQL, ExtraWhere)) and each not in own:
             raise cannot_merge(query, "raw SQL in a query", "Write it with Django's expressions.")
+        function = _function_of(each)
+        if AGGREGATES.fullmatch(function):
+            raise cannot_merge(query, f"{function}() in Func()", "Write it with Django's aggregates.")
     return windows
+
+
+def _function_of(expression: Any) -> str:
+    """Return what Func() calls, in capitals; of anything else and of Django's aggregates nothing."""
+    if not isinstance(expression, Func) or isinstance(expression, Aggregate):
+        return ""
+    return str(expression.extra.get("function", expression.function)).upper()
 
 
 def _everything(expressions: Iterable[Any]) -> Iterator[Any]:

@@ -7,7 +7,7 @@ Each is asked of the cluster and of one database with all rows.
 from __future__ import annotations
 
 import pytest
-from django.db.models import Avg, Count, Exists, F, Max, OuterRef, Q, Subquery, Sum, Window
+from django.db.models import Avg, Count, Exists, F, Func, IntegerField, Max, OuterRef, Q, Subquery, Sum, Window
 from django.db.models.functions import Lag, Lower, Rank, RowNumber
 
 from tests import servers
@@ -124,6 +124,9 @@ QUESTIONS = {
     "aggregate over distinct": lambda of: of(Order).values("status", "total").distinct().aggregate(s=Sum("total")),
     "aggregate over groups": lambda of: (
         of(Order).values("status").annotate(n=Count("pk")).aggregate(most=Max("n"), mean=Avg("n"))
+    ),
+    "aggregate that Django does not know": lambda of: (
+        of(Order).annotate(n=Func("quantity", function="MAX", output_field=IntegerField())).values("n")
     ),
     "aggregate over windows": lambda of: of(Order).annotate(p=ranked).filter(p=1).aggregate(s=Sum("total")),
     "isnull by a left join": lambda of: (

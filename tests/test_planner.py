@@ -189,6 +189,10 @@ GATHERED = {
         lambda: orders().values("status").annotate(x=Sum("total", function="MAX")),
         "Sum()",
     ),
+    "an aggregate that Django does not know": (
+        lambda: orders().annotate(n=Func("total", function="Max", output_field=FloatField())).values("n"),
+        "MAX() in Func()",
+    ),
     "a join to a global model": (
         lambda: fan_out(Customer.objects).filter(region__name="x"),
         "a join to a global model",
