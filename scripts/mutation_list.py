@@ -31,8 +31,8 @@ MUTATIONS = [
     Mutation(
         "OR narrows as AND does",
         "sharding/routing.py",
-        "            found = _either(found, _node(child, negated))",
-        "            found = _both(found, _node(child, negated))",
+        "            found = _either(found, _node(child, negated, aliases))",
+        "            found = _both(found, _node(child, negated, aliases))",
         (DIFFERENTIAL,),
     ),
     Mutation(

@@ -19,8 +19,8 @@ MUTATIONS = [
     Mutation(
         "only the rows of a table's first reader travel",
         "aggregator/gathered_tables.py",
-        '    return joined(conditions, " OR ") if None not in readers else None\n',
-        "    return conditions[0] if conditions else None\n",
+        '    return joined(conditions, " OR ")\n',
+        "    return conditions[0]\n",
         GATHERED,
     ),
     Mutation(
@@ -75,7 +75,7 @@ MUTATIONS = [
     Mutation(
         "a write by a foreign subquery asks each shard for itself",
         "aggregator/writes.py",
-        "    if request.refused is not None:\n        return Resolving(request)\n",
+        "    if request.refused is not None or is_by_window:\n        return Resolving(request)\n",
         "",
         GATHERED,
     ),
