@@ -82,7 +82,14 @@ class Asking:
 
     @contextmanager
     def watching(self, connections: Sequence[Any]) -> Iterator[set[str]]:
-        """Yield the set to which the aliases are added of those connections that had to be shut down."""
+        """
+        Yield the set to which the aliases are added of those connections that had to be shut down.
+
+        What was sent on them already is waited for: the query may be asked inside an execute wrapper of another one.
+        """
+        for connection in connections:
+            if connection.in_flight is not None:
+                connection.in_flight()
         if self.deadline is None:
             yield set()
             return

@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
+from threading import get_ident
 from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
@@ -134,9 +135,6 @@ def step(asking: Asking, connection: Any, task: Callable[[], T]) -> T | None:
 
 
 def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], parallel: bool) -> list[T]:
-    for connection in connections:
-        if connection.in_flight is not None:
-            connection.in_flight()
     with asking.watching(connections) as cut:
         _connect(connections, asking)
         connections = asking.present(connections)
@@ -194,6 +192,9 @@ def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, as
     try:
         # A copied context, so that ContextVars (tracing, routing) mean the same in the other threads.
         futures = [_threads().submit(copy_context().run, work, lane) for lane in range(1, lanes)]
+        for turn, connection in enumerate(connections):
+            if turn % lanes:
+                connection.in_flight = _settling(futures[turn % lanes - 1])
         try:
             work(0)
             for lane, future in enumerate(futures, start=1):
@@ -201,13 +202,28 @@ def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, as
                 if future.cancel():
                     work(lane)
         finally:
-            for future in futures:
-                if not future.cancelled():
-                    future.exception()
+            errors = [future.exception() for future in futures if not future.cancelled()]
     finally:
         for connection in connections:
+            connection.in_flight = None
             connection.dec_thread_sharing()
+    for error in errors:
+        if error is not None:
+            # No failure of a shard, all of which are outcomes, but an end of the whole: SystemExit, for one.
+            raise error
     return outcomes
+
+
+def _settling(future: Future[None]) -> Callable[[], None]:
+    """Return what lets this thread use the connections of a lane, since an execute wrapper may want to."""
+    caller = get_ident()
+
+    def settle() -> None:
+        # A lane does not wait for itself, and what has not begun goes on when this is done.
+        if get_ident() == caller and not future.cancel():
+            future.exception()
+
+    return settle
 
 
 def _threads() -> ThreadPoolExecutor:

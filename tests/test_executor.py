@@ -197,6 +197,20 @@ def test_every_shard_is_waited_for_before_an_error() -> None:
     assert sorted(finished) == ["default", "shard_b", "shard_c"]
 
 
+@pytest.mark.parametrize("alias", OWNERS)
+def test_what_is_no_error_ends_the_whole(alias: str) -> None:
+    """Whichever thread it comes from, SystemExit say."""
+
+    def work(connection: Any) -> str:
+        threading.Event().wait(0.05)
+        if connection.alias == alias:
+            raise SystemExit(alias)
+        return str(connection.alias)
+
+    with pytest.raises(SystemExit, match=f"^{alias}$"):
+        on_each_shard(work, parallel=True)
+
+
 def test_a_pool_does_not_survive_a_fork() -> None:
     """Its threads do not, and a child that waited for them would wait for ever."""
     executor._threads()

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, nullcontext
 from dataclasses import replace
+from itertools import islice
 from typing import Any
 
 import psycopg
@@ -298,6 +299,10 @@ def _count_all() -> None:
     assert fan_out(Order.objects).count() == 16
 
 
+def _count_all_in_time() -> None:
+    assert fan_out(Order.objects, timeout=30).count() == 16
+
+
 def _write_a_log() -> None:
     """As an audit trail would: a global row, by a connection whose shard is being asked."""
     Region.objects.create(name="asked")
@@ -308,7 +313,7 @@ def _fail_elsewhere() -> None:
         cursor.execute("SELECT 1 / 0")
 
 
-@pytest.mark.parametrize("use", [_count_all, _write_a_log, _fail_elsewhere])
+@pytest.mark.parametrize("use", [_count_all, _count_all_in_time, _write_a_log, _fail_elsewhere])
 @pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "in a block"])
 @pytest.mark.parametrize("at", ["shard_a", "shard_c"])
 def test_wrappers_may_use_connections_that_were_asked_already(use: Callable[[], None], atomic: bool, at: str) -> None:
@@ -326,3 +331,19 @@ def test_wrappers_may_use_connections_that_were_asked_already(use: Callable[[], 
         assert used == [at]
         assert all(connection.in_flight is None for connection in wrappers())
         assert are_usable()
+
+
+@pytest.mark.parametrize("alias", [None, *OWNERS], ids=["all shards", *OWNERS])
+def test_wrappers_may_read_on_in_a_stream_of_their_block(alias: str | None) -> None:
+    def wrapper(execute: Any, *args: Any) -> Any:
+        read.extend(order.total for order in islice(rows, 1))
+        return execute(*args)
+
+    orders = fan_out(Order.objects, shards=None if alias is None else [alias], timeout=30)
+    expected = [order.total for order in orders.order_by("total")]
+    with transaction.atomic(using="default"):
+        rows = orders.order_by("total").iterator(chunk_size=1)
+        read = [next(rows).total]
+        with wrapped(wrapper, "shard_c"):
+            assert len(fan_out(Order.objects)) == 16
+        assert [*read, *(order.total for order in rows)] == expected

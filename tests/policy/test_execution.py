@@ -5,16 +5,17 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from contextvars import ContextVar
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
-from django.db import connections, reset_queries
+from django.db import connections, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext
 
 from aggregator import executor, fan_out
+from tests import servers
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.shop.models import Order
 
@@ -112,4 +113,50 @@ def test_fan_outs_that_keep_every_thread_busy(monkeypatch: pytest.MonkeyPatch) -
     assert fan_out(Order.objects).count() == 16
     gate.set()
     assert occupied.result()
+    executor._threads().shutdown()
+
+
+@pytest.mark.parametrize("inner", [None, 30], ids=["no deadline", "deadline"])
+@pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "in a block"])
+@pytest.mark.parametrize("first", [False, True], ids=["before", "after"])
+def test_wrappers_of_the_callers_thread_may_use_what_other_threads_ask(
+    first: bool, atomic: bool, inner: float | None
+) -> None:
+    asked: list[int] = []
+
+    def ask(execute: Any, *args: Any) -> Any:
+        if asked:
+            return execute(*args)
+        asked.append(0)
+        result = execute(*args) if first else None
+        asked[0] = fan_out(Order.objects, timeout=inner).count()
+        return result if first else execute(*args)
+
+    with transaction.atomic(using="default") if atomic else nullcontext():
+        # The shard that the caller's own thread asks.
+        with connections["default"].execute_wrapper(ask):
+            totals = [order.total for order in fan_out(Order.objects, timeout=30).order_by("total")]
+        assert (totals, asked) == ([*range(16)], [16])
+        assert fan_out(Order.objects).count() == 16
+
+
+@pytest.mark.skipif(servers.engine == "sqlite", reason="Its connections are used in the caller's thread.")
+def test_a_wrapper_waits_for_no_thread_that_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(executor, "POOL_SIZE", 1)
+    monkeypatch.setattr(executor, "_pool", None)
+    gate = threading.Event()
+    occupied = executor._threads().submit(gate.wait, 20)
+    asked: list[int] = []
+
+    def ask(execute: Any, *args: Any) -> Any:
+        if not asked:
+            asked.append(0)
+            asked[0] = fan_out(Order.objects).count()
+        return execute(*args)
+
+    with connections["default"].execute_wrapper(ask):
+        assert len(fan_out(Order.objects, timeout=30)) == 16
+    assert asked == [16]
+    assert not occupied.done()
+    gate.set()
     executor._threads().shutdown()
