@@ -14,6 +14,8 @@ from django.db.models import ForeignKey, Manager, Model, QuerySet
 from django.db.models.query import ModelIterable
 
 from aggregator.instances import queryset_of, value_of
+from aggregator.made_classes import Made, made
+from aggregator.partial_answers import partial_class, whole_class
 
 M = TypeVar("M", bound=Model)
 
@@ -39,21 +41,21 @@ def attach(source: QuerySet[M, Any] | Manager[M], *paths: str) -> QuerySet[M, An
         raise TypeError('attach() needs the names of foreign keys, such as attach(queryset, "customer__region").')
     for path in paths:
         _check(queryset.model, path)
-    native: Any = type(queryset)
-    if not issubclass(native, Attaching):
-        queryset.__class__ = _attaching(native)
+    whole = whole_class(queryset)
+    if not issubclass(whole, Attaching):
+        attaching = _attaching(whole)
+        queryset.__class__ = attaching if type(queryset) is whole else partial_class(attaching)
         queryset._rows_class = queryset._iterable_class
         queryset._iterable_class = AttachingIterable
     queryset._attached = (*queryset._attached, *paths)
     return queryset  # type: ignore[no-any-return]
 
 
-class Attaching:
+class Attaching(Made):
     """Mixin of a queryset's class: it knows what to attach, and hands it on to its clones."""
 
     _attached: tuple[str, ...] = ()
-    #: The class that it would have without attach(), and that of its instances' iterable.
-    _native: Any
+    #: The class that its instances' iterable would have without attach().
     _rows_class: Any
 
     def _clone(self) -> Any:
@@ -67,11 +69,6 @@ class Attaching:
             "attach() gives instances their related objects, and values() and values_list() make no instances. "
             "Call them on the queryset that attach() was given."
         )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The class is made while the program runs, and cannot be found by its name.
-        state: Any = super().__getstate__()
-        return _empty, (self._native,), state
 
 
 class AttachingIterable(ModelIterable):  # type: ignore[type-arg]
@@ -90,12 +87,7 @@ class AttachingIterable(ModelIterable):  # type: ignore[type-arg]
 
 @cache
 def _attaching(native: Any) -> Any:
-    return type(f"Attaching{native.__name__}", (Attaching, native), {"_native": native})
-
-
-def _empty(native: Any) -> Any:
-    made = _attaching(native)
-    return made.__new__(made)
+    return made(_attaching, "Attaching", Attaching, native)
 
 
 def _check(model: type[Model], path: str) -> None:

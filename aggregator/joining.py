@@ -14,6 +14,7 @@ from django.db.models import Manager, Model, Q, QuerySet
 
 from aggregator.instances import queryset_of, value_of
 from aggregator.join_columns import On, Pair, pairs
+from aggregator.partial_answers import entire
 
 L = TypeVar("L", bound=Model)
 R = TypeVar("R", bound=Model)
@@ -59,7 +60,8 @@ def join(left: Any, right: Any, *, on: On, how: str = "inner", batch_size: int =
         raise ValueError(f"how must be 'inner' or 'left', not {how!r}. For a right join, exchange the sides.")
     if not 1 <= batch_size <= MAX_BATCH_SIZE:
         raise ValueError(f"batch_size must be from 1 to {MAX_BATCH_SIZE}, not {batch_size!r}.")
-    lefts, rights = queryset_of(left, "join"), queryset_of(right, "join")
+    # Pairs cannot say which shards they lack, so that none may be missing.
+    lefts, rights = entire(queryset_of(left, "join")), entire(queryset_of(right, "join"))
     _check_right(rights.query)
     return Join(lefts, rights, pairs(on, lefts.model, rights.model), outer=how == "left", batch_size=batch_size)
 

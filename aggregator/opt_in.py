@@ -11,7 +11,7 @@ from django.db.models import Manager, Model, QuerySet
 from django.db.models.manager import BaseManager
 
 from aggregator import policy
-from aggregator.partial_answers import PartialAnswers, partial_class
+from aggregator.partial_answers import partial_class, whole_class
 from sharding import registry
 
 M = TypeVar("M", bound=Model)
@@ -48,6 +48,6 @@ def fan_out(
     queryset: Any = source.all()
     # An attribute of the query, since that is what every clone of the queryset carries along.
     queryset.query.fan_out = policy.made(shards, timeout, on_error, max_parallel)
-    whole: Any = queryset._whole if isinstance(queryset, PartialAnswers) else type(queryset)
+    whole = whole_class(queryset)
     queryset.__class__ = partial_class(whole) if on_error == policy.PARTIAL else whole
     return queryset  # type: ignore[no-any-return]

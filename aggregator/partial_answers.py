@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from aggregator.asking import unavailable
+from aggregator.made_classes import Made, made
 from aggregator.partial_results import (
     Missing,
     PartialAggregate,
@@ -26,13 +27,11 @@ from aggregator.policy import RAISE, Policy, Record
 from sharding.errors import PartialRefused
 
 
-class PartialAnswers:
+class PartialAnswers(Made):
     """Mixin of a queryset's class. After its rows were fetched, ``missing`` says of which shards there are none."""
 
     #: {alias: why its rows are not among these}
     missing: Missing = {}
-    #: The class that the queryset would have without it.
-    _whole: Any
     model: Any
     query: Any
     _result_cache: Any
@@ -137,6 +136,7 @@ class PartialAnswers:
         return replace(asked, record=None if asked.on_error == RAISE else record)
 
     def _entire(self) -> Any:
+        """Return the same queryset without the permission."""
         return self._asking(self._strict_policy())
 
     def _strict_policy(self) -> Policy:
@@ -147,7 +147,7 @@ class PartialAnswers:
         """Return a clone of the class that the queryset would have otherwise."""
         queryset: Any = self
         clone = queryset._chain()
-        clone.__class__ = self._whole
+        clone.__class__ = self._made_of
         clone.query.fan_out = policy
         return clone
 
@@ -163,18 +163,18 @@ class PartialAnswers:
         label = self.model._meta.label
         return PartialRefused(f"No part of an answer to this {label} query will do: {reason}.", model=label)
 
-    def __reduce__(self) -> tuple[Any, ...]:
-        # The class is made while the program runs, and cannot be found by its name.
-        state: Any = super().__getstate__()
-        return _empty, (self._whole,), state
-
 
 @cache
 def partial_class(whole: Any) -> Any:
     """Return the class of querysets of the class ``whole`` whose answers may be partial."""
-    return type(f"Partial{whole.__name__}", (PartialAnswers, whole), {"_whole": whole})
+    return made(partial_class, "Partial", PartialAnswers, whole)
 
 
-def _empty(whole: Any) -> Any:
-    made = partial_class(whole)
-    return made.__new__(made)
+def whole_class(queryset: Any) -> Any:
+    """Return the class that a queryset would have if its answers could not be partial."""
+    return queryset._made_of if isinstance(queryset, PartialAnswers) else type(queryset)
+
+
+def entire(queryset: Any) -> Any:
+    """Return a queryset such that its answers are whole, for whoever cannot say what they lack."""
+    return queryset._entire() if isinstance(queryset, PartialAnswers) else queryset

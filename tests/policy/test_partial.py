@@ -13,7 +13,7 @@ from asgiref.sync import async_to_sync
 from django.db import OperationalError, ProgrammingError, connections, transaction
 from django.db.models import Avg, Count, Min, Prefetch, Sum
 
-from aggregator import KeysetPaginator, attach, executor, fan_out
+from aggregator import KeysetPaginator, attach, executor, fan_out, join
 from aggregator.partial_results import (
     PartialAggregate,
     PartialAsyncIterator,
@@ -234,11 +234,51 @@ def test_prefetching_does_not_hide_what_is_missing() -> None:
         list(asked)
 
 
-def test_rows_with_attached_objects() -> None:
-    orders: Any = fan_out(attach(Order.objects.all(), "customer"), on_error="partial")
+ATTACHED: dict[str, Callable[[], Any]] = {
+    "inside": lambda: fan_out(attach(Order.objects.all(), "customer"), on_error="partial"),
+    "outside": lambda: attach(fan_out(Order.objects, on_error="partial"), "customer"),
+    "again": lambda: fan_out(attach(fan_out(Order.objects, on_error="partial"), "customer"), on_error="partial"),
+    "twice": lambda: attach(fan_out(attach(Order.objects, "customer"), on_error="partial"), "customer__region"),
+}
+
+
+@pytest.mark.parametrize("attached", ATTACHED.values(), ids=ATTACHED.keys())
+def test_rows_with_attached_objects(attached: Callable[[], Any]) -> None:
+    customer = Customer.objects.create(tenant_id=tenant_on("default"), name="Ada")
+    Order.objects.filter(total=0, tenant_id=customer.tenant_id).update(customer=customer)
     with down("shard_b"):
-        assert len(orders) == 12
+        orders = pickle.loads(pickle.dumps(attached()))
+        rows = attached().iterator()
+        with pytest.raises(ShardsUnavailable):
+            attached().first()
+        assert len(orders) == len(list(rows)) == 12
     _is_named(orders.missing, "shard_b")
+    _is_named(rows.missing, "shard_b")
+    found = attached().get(total=0)
+    assert Order.customer.is_cached(found)
+    assert found.customer == customer
+    assert attached().order_by("total").first() == found
+
+
+def test_attached_rows_that_are_whole_again() -> None:
+    orders = fan_out(attach(fan_out(Order.objects, on_error="partial"), "customer"))
+    assert type(orders) is type(attach(Order.objects.all(), "customer"))
+    with down("shard_b"), pytest.raises(ShardsUnavailable):
+        len(orders)
+
+
+JOINS: dict[str, Callable[[], Any]] = {
+    "left": lambda: join(partial(), fan_out(Customer.objects), on=("customer", "id")),
+    "right": lambda: join(Order.objects.filter(tenant_id=tenant_on("default")), partial(), on="status", how="left"),
+}
+
+
+@pytest.mark.parametrize("joined", JOINS.values(), ids=JOINS.keys())
+def test_joins_hide_nothing(joined: Callable[[], Any]) -> None:
+    """Of a pair nobody could tell that it is there because the row that belongs to it is missing."""
+    list(joined())
+    with down("shard_b"), pytest.raises(ShardsUnavailable):
+        list(joined())
 
 
 @pytest.mark.parametrize("write", ["update", "delete"])
