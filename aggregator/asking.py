@@ -90,6 +90,17 @@ class Asking:
         for connection in connections:
             if connection.in_flight is not None:
                 connection.in_flight()
+        try:
+            with self._watch(connections) as cut:
+                yield cut
+        except BaseException:
+            # An interruption may have left them in the middle of a statement.
+            for connection in connections:
+                close_if_lost(connection)
+            raise
+
+    @contextmanager
+    def _watch(self, connections: Sequence[Any]) -> Iterator[set[str]]:
         if self.deadline is None:
             yield set()
             return

@@ -274,8 +274,9 @@ def _answers(asking: Asking, connections: Sequence[Any], outcomes: Sequence[_Out
         outcome.late = outcome.late or alias in cut
         if error is None:
             answers.append(outcome.value)
-        elif asking.is_shards_fault(error, late=outcome.late):
-            close_if_lost(connection)
+            continue
+        close_if_lost(connection)
+        if asking.is_shards_fault(error, late=outcome.late):
             failures[alias] = error
             late |= {alias} if outcome.late else set()
         else:

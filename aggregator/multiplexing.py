@@ -83,6 +83,8 @@ class _Round:
         self._answers: list[Answer] = []
         self._conversations: list[_Conversation] = []
         self._asked = 0
+        #: What a handler of a signal raised while servers were waited for.
+        self._interruption: Exception | None = None
 
     def answers(self) -> list[Answer]:
         try:
@@ -97,12 +99,13 @@ class _Round:
                 connection.in_flight = None
             # They refer to this object, and would stay until the garbage is collected, with all rows.
             self._conversations = []
+            self._interruption = None
         return self._answers
 
     def go_on(self) -> None:
         """Ask the connections that were not asked yet, and wait until all have answered."""
         if self._asked == len(self._answers):
-            _receive(self._conversations)
+            self._wait()
             return
         turn = self._asked
         self._asked += 1
@@ -113,9 +116,19 @@ class _Round:
             _, error = _attempt(cursor.execute, *self._statement)
             cursor.cursor = driver
             self._answers[turn] = (None, error) if error is not None else sending.answer or _attempt(self._read, cursor)
+        if self._interruption is not None:
+            raise self._interruption
         if self._asked == turn + 1:
             # It was refused before it was sent.
             self.go_on()
+
+    def _wait(self) -> None:
+        try:
+            _receive(self._conversations)
+        except Exception as error:
+            # A soft time limit, for one: no error of a statement, of which the others would be waited for.
+            self._interruption = error
+            raise
 
     def _ask(self, turn: int, cursor: Any, driver: Any, statement: Sequence[Any]) -> Answer | None:
         """Send one statement, ask the other connections, and return or raise when it is answered."""

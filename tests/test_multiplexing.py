@@ -219,6 +219,51 @@ def test_an_interruption_cancels_the_statements(atomic: bool) -> None:
     assert are_usable()
 
 
+class SoftLimit(Exception):
+    """As task queues raise it in a handler of a signal."""
+
+
+@contextmanager
+def soft_limit(seconds: float) -> Iterator[None]:
+    def end(*args: Any) -> None:
+        raise SoftLimit
+
+    before = signal.signal(signal.SIGUSR1, end)
+    timer = threading.Timer(seconds, signal.raise_signal, [signal.SIGUSR1])
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.join()
+        signal.signal(signal.SIGUSR1, before)
+
+
+@pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "atomic"])
+def test_what_a_signal_raises_cancels_the_statements(atomic: bool) -> None:
+    def swallow(execute: Any, *args: Any) -> Any:
+        try:
+            return execute(*args)
+        except SoftLimit as error:
+            raise ValueError("not this") from error
+
+    are_usable()
+    begun = time.monotonic()
+    block: Any = transaction.atomic(using="default") if atomic else nullcontext()
+    with soft_limit(0.3), pytest.raises(SoftLimit), block, wrapped(swallow, "shard_b"):
+        ask("SELECT pg_sleep(10)")
+    assert time.monotonic() - begun < 5
+    assert are_usable()
+
+
+def test_what_a_signal_raises_while_one_server_is_waited_for() -> None:
+    are_usable()
+    question = executor.participating(connections["default"], ["shard_b"])
+    with soft_limit(0.3), pytest.raises(SoftLimit), question as found:
+        executor.run(found, finishing.fetching("SELECT pg_sleep(2)", ()))
+    assert Order.objects.using("shard_b").exists()
+    assert are_usable()
+
+
 def test_an_interruption_while_statements_are_sent() -> None:
     def interrupt(execute: Any, *args: Any) -> Any:
         raise KeyboardInterrupt

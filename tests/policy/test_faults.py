@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import signal
 import threading
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import Any
 
 import pytest
@@ -13,7 +15,7 @@ from django.db.models import Avg, Window
 from django.db.models.functions import RowNumber
 from django.db.transaction import TransactionManagementError
 
-from aggregator import executor, fan_out
+from aggregator import executor, fan_out, multiplexing
 from aggregator.partial_results import PartialAggregate
 from sharding.errors import ShardsUnavailable
 from tests.downtime import down
@@ -142,6 +144,23 @@ def test_a_session_that_was_lost_before() -> None:
     with pytest.raises(ShardsUnavailable):
         list(fan_out(Order.objects))
     assert fan_out(Order.objects).count() == 16
+
+
+@pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "in a block"])
+def test_an_interruption_while_a_server_does_not_answer(atomic: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its connection is closed, and the next query, whichever it is, has another one."""
+    monkeypatch.setattr(multiplexing, "PATIENCE", 0.3)
+    timer = threading.Timer(0.3, signal.raise_signal, [signal.SIGINT])
+    block: Any = transaction.atomic(using="default") if atomic else nullcontext()
+
+    def ask() -> None:
+        timer.start()
+        list(fan_out(Order.objects))
+
+    with paused("shard_b"), pytest.raises(KeyboardInterrupt), block:
+        ask()
+    timer.join()
+    assert Order.objects.filter(tenant_id=tenant_on("shard_b")).count() == 1
 
 
 def test_no_session_and_no_thread_outlives_a_request() -> None:
