@@ -8,7 +8,7 @@ each. For a single shard the same is planned and refused, and Django's own state
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from functools import cache
+from functools import cache, partial
 from itertools import chain
 from operator import itemgetter
 from typing import Any
@@ -31,8 +31,9 @@ from aggregator import (
     policy,
     streaming,
 )
+from aggregator.asking import Asking
 from aggregator.checked import checked_compiler
-from aggregator.merge import Row
+from aggregator.merge import Row, SortKey
 from aggregator.planner import Tier
 from aggregator.planning import Planning
 from aggregator.rounds import in_rounds
@@ -224,12 +225,13 @@ class Merging(Planning):
             finally:
                 self.query.reset_refcounts(refcounts)
             self.verify_collations(connections)
+            lazily = partial(self._merged_lazily, executor.asking_now())
             # Ranks tell which of all rows are equal only when all rows are at hand.
             if statement is not None and chunk_size is not None:
                 share = streaming.share(chunk_size, connections)
-                return self._merged_lazily([batches.chunks(statement, each, share) for each in connections])
+                return lazily([batches.chunks(statement, each, share) for each in connections])
             if chunk_size is not None and not self.in_batches and not self.oracle.equality:
-                return streaming.stream(connections, sql, params, chunk_size, self._merged_lazily)
+                return streaming.stream(connections, sql, params, chunk_size, lazily)
             if self.high is not None and self.oracle.is_idle and self.connection.vendor == "postgresql":
                 # Each shard sends as many rows as the slice may take of it, and most of them are left.
                 size = self.high // (2 * len(connections)) + 1
@@ -237,10 +239,15 @@ class Merging(Planning):
             lists = executor.run(connections, finishing.fetching(sql, params))
             return self._merged(lists, *self.oracle.read(self.order.keys, lists))
 
-    def _merged_lazily(self, chunks: Sequence[Iterator[list[Row]]]) -> Iterator[Row]:
+    def _merged_lazily(self, asking: Asking, chunks: Sequence[Iterator[list[Row]]]) -> Iterator[Row]:
         if not self.order.keys:
             return self._merged(list(map(chain.from_iterable, chunks)))
-        return self._merged([in_rounds(chunks, lambda held: self.oracle.read(self.order.keys, held)[0])])
+
+        def keys(held: Sequence[Sequence[Row]]) -> Sequence[SortKey]:
+            with executor.again(asking):
+                return self.oracle.read(self.order.keys, held)[0]
+
+        return self._merged([in_rounds(chunks, keys)])
 
     def _merged(self, streams: Sequence[Any], keys: Any = (), identities: Any = None) -> Iterator[Row]:
         low, high, distinct = self.low, self.high, self.plan.distinct

@@ -28,7 +28,7 @@ from sharding.backends.compilers import sending
 from sharding.backends.database_errors import original
 from sharding.errors import BucketRefused, EpochChanged
 
-__all__ = ["asking_now", "participating", "run", "step", "unavailable"]
+__all__ = ["again", "asking_now", "participating", "run", "step", "unavailable"]
 
 T = TypeVar("T")
 Task = Callable[[Any], T]
@@ -101,6 +101,16 @@ def participating(
 def asking_now() -> Asking:
     """Return the question that is being asked, or one that waits for everybody."""
     return _asking.get() or Asking(WHOLE)
+
+
+@contextmanager
+def again(asking: Asking) -> Iterator[None]:
+    """Let what is run inside belong to a question whose rows are a stream: with as much time as the first ones had."""
+    token = _asking.set(asking.again())
+    try:
+        yield
+    finally:
+        _asking.reset(token)
 
 
 def run(connections: Sequence[Any], task: Task[T], *, parallel: bool = True) -> list[T]:

@@ -76,7 +76,9 @@ def _depth() -> int:
 
 
 def _end_since(depth: int) -> None:
-    for session, (thread, begun) in list(_open.items()):
+    # Other threads open and end theirs meanwhile.
+    for session in [reference() for reference in _open.keyrefs()]:
+        thread, begun = _open.get(session, (None, 0))
         if thread == get_ident() and begun >= depth:
             end(session)
 

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 import time
+from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -16,7 +19,7 @@ from django.db.models.functions import Lower
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
-from aggregator import fan_out
+from aggregator import fan_out, own_sessions
 from aggregator.batches import DISABLED
 from sharding.errors import ShardsUnavailable
 from sharding.testing import cluster
@@ -270,6 +273,34 @@ def test_no_session_outlives_its_request() -> None:
     request_finished.send(sender=None)
     assert_sessions(before)
     del rows
+
+
+def test_requests_of_other_threads_begin_and_end_meanwhile() -> None:
+    def serve() -> None:
+        while not over.is_set():
+            wrapper = sessions_made.popleft()
+            own_sessions._open[wrapper] = (0, 0)
+            del own_sessions._open[wrapper]
+            sessions_made.append(wrapper)
+
+    over, interval = threading.Event(), sys.getswitchinterval()
+    wrappers = [connections["shard_a"].copy() for _ in range(32)]
+    sessions_made = deque(wrappers[:2])
+    # As if a thread was in the middle of each of them.
+    own_sessions._open.update(dict.fromkeys(wrappers[2:], (0, 0)))
+    others = [threading.Thread(target=serve) for _ in range(2)]
+    sys.setswitchinterval(1e-6)
+    try:
+        for other in others:
+            other.start()
+        for _ in range(5_000):
+            own_sessions.end_all()
+    finally:
+        over.set()
+        sys.setswitchinterval(interval)
+        for other in others:
+            other.join()
+    assert len(own_sessions._open) == 30
 
 
 def test_a_request_inside_a_loop_ends_no_stream_of_the_loop() -> None:

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 from django.db import OperationalError, connections, transaction
+from django.db.models import F, Func, JSONField
 
 from aggregator import fan_out
 from sharding.errors import FanOutTimeout, ShardsUnavailable
@@ -57,6 +61,36 @@ def test_a_server_that_pauses_and_may_be_missing() -> None:
     with paused("shard_b"), took_less_than(3):
         assert len(list(rows)) in {12, 13}
     assert list(rows.missing) == ["shard_b"]
+
+
+def ranked(**options: Any) -> Any:
+    """Return a stream whose order one of the shards is asked for, on the caller's own session."""
+    by_json = Func(F("status"), function="to_jsonb", output_field=JSONField())
+    rows = fan_out(Order.objects, shards=["shard_a", "shard_b"], **options).order_by(by_json).iterator(chunk_size=1)
+    assert next(rows).status == "shard_a"
+    return rows
+
+
+@pytest.mark.parametrize("pooler", [False, True], ids=["cursors", "batches"])
+def test_the_deadline_is_that_of_the_order_too(pooler: bool) -> None:
+    with patch.dict(connections["default"].settings_dict, DISABLE_SERVER_SIDE_CURSORS=pooler):
+        rows = ranked(timeout=0.3)
+        pid = connections["shard_a"].connection.info.backend_pid
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            with took_less_than(3), pytest.raises(FanOutTimeout) as caught:
+                list(rows)
+        finally:
+            os.kill(pid, signal.SIGCONT)
+    assert list(caught.value.failures) == ["shard_a"]
+    assert fan_out(Order.objects).count() == 16
+
+
+def test_another_shard_knows_the_order_too() -> None:
+    rows = ranked(on_error="partial")
+    terminate("shard_a")
+    assert [order.status for order in rows] == ["shard_a"] * 3 + ["shard_b"] * 4
+    assert list(rows.missing) == ["shard_a"]
 
 
 def test_each_wait_has_the_whole_time() -> None:
