@@ -48,7 +48,9 @@ def end(session: Any) -> None:
         if session.connection is not None and not session.errors_occurred:
             session.connection.commit()
     with suppress(Error):
-        session.close()
+        # Django's close() refuses in an event loop, which drops the iterators that an `async for` has left.
+        session._close()
+    session.connection = None
 
 
 def end_all() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 import threading
 import time
@@ -11,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from asgiref.sync import async_to_sync
 from django.core.management import call_command
 from django.core.signals import request_finished
 from django.db import DatabaseError, connections, transaction
@@ -107,6 +109,21 @@ def test_a_stream_that_is_left_ends_its_sessions(end: Any) -> None:
     next(rows)
     end(rows)
     del rows
+    assert_sessions(before)
+
+
+def test_an_async_loop_that_is_left_ends_its_sessions() -> None:
+    before = sessions("%")
+
+    async def begin() -> int:
+        async for order in ordered().aiterator(chunk_size=2):
+            if order.total == 3:
+                break
+        # The event loop goes on, and closes what was dropped.
+        await asyncio.sleep(0.1)
+        return await fan_out(Order.objects).acount()
+
+    assert async_to_sync(begin)() == NUMBER
     assert_sessions(before)
 
 
