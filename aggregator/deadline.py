@@ -54,18 +54,20 @@ class Watch:
     def _watch(self) -> None:
         if self._over.wait(max(0.0, self._deadline - time.monotonic()) + SLACK):
             return
-        for connection in self._waiting():
-            if not self._over.is_set():
-                _cancel(connection)
+        cancel(self._connections, unless=self._over)
         if self._over.wait(GRACE):
             return
-        for connection in self._waiting():
+        for connection in _waiting(self._connections):
             if connection.vendor == "postgresql":
                 self.cut.add(connection.alias)
                 _shut_down(connection.connection)
 
-    def _waiting(self) -> list[Any]:
-        return [connection for connection in self._connections if _is_waiting(connection)]
+
+def cancel(connections: Sequence[Any], *, unless: Event | None = None) -> None:
+    """Ask the servers that are still at a statement to end it."""
+    for connection in _waiting(connections):
+        if unless is None or not unless.is_set():
+            _cancel(connection)
 
 
 @contextmanager
@@ -95,6 +97,10 @@ def limited(connection: Any, seconds: float) -> Iterator[None]:
         raise
     with connection.wrap_database_errors:
         raw.execute("COMMIT" if begins else back, prepare=False)
+
+
+def _waiting(connections: Sequence[Any]) -> list[Any]:
+    return [connection for connection in connections if _is_waiting(connection)]
 
 
 def _is_waiting(connection: Any) -> bool:

@@ -11,15 +11,15 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from contextvars import ContextVar, copy_context
 from dataclasses import dataclass
-from threading import get_ident
+from threading import Event, get_ident
 from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from aggregator import multiplexing
+from aggregator import deadline, multiplexing
 from aggregator.asking import Asking, close_if_lost, unavailable
 from aggregator.policy import WHOLE, Policy
 from sharding import cluster_map
@@ -192,9 +192,12 @@ def _execute(connections: Sequence[Any], task: Executing[Any], at_once: int) -> 
 def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, asking: Asking) -> list[_Outcome]:
     """Deal the connections to ``lanes`` threads, of which the caller's own is one."""
     outcomes: list[_Outcome] = [_Outcome()] * len(connections)
+    interrupted = Event()
 
     def work(lane: int) -> None:
         for turn in range(lane, len(connections), lanes):
+            if interrupted.is_set():
+                return
             outcomes[turn] = _attempt(task, connections[turn], asking)
 
     for connection in connections:
@@ -211,8 +214,12 @@ def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, as
                 # What no thread has had time for, since other fan-outs keep them busy.
                 if future.cancel():
                     work(lane)
-        finally:
-            errors = [future.exception() for future in futures if not future.cancelled()]
+            errors = [_error_of(future) for future in futures if not future.cancelled()]
+        except BaseException:
+            interrupted.set()
+            for future in futures:
+                _end(future, connections)
+            raise
     finally:
         for connection in connections:
             connection.in_flight = None
@@ -222,6 +229,21 @@ def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, as
             # No failure of a shard, all of which are outcomes, but an end of the whole: SystemExit, for one.
             raise error
     return outcomes
+
+
+def _error_of(future: Future[None]) -> BaseException | None:
+    """Wait for a lane, and return what it raised; a signal that came to another thread is noticed meanwhile."""
+    while True:
+        with suppress(TimeoutError):
+            return future.exception(multiplexing.INTERVAL)
+
+
+def _end(future: Future[None], connections: Sequence[Any]) -> None:
+    """Let a lane end soon, whatever its servers are at."""
+    while not (future.cancel() or future.done()):
+        deadline.cancel(connections)
+        with suppress(TimeoutError):
+            future.exception(multiplexing.INTERVAL)
 
 
 def _settling(future: Future[None]) -> Callable[[], None]:

@@ -17,7 +17,7 @@ import pytest
 from django.db import DataError, ProgrammingError, connections, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 
-from aggregator import executor, fan_out, finishing, multiplexing
+from aggregator import executor, fan_out, finishing, multiplexing, on_each_shard
 from sharding.commits import waiting
 from sharding.testing import cluster
 from tests.shop.models import Order, Region
@@ -297,6 +297,27 @@ def test_instrumented_cursors_are_asked_in_threads() -> None:
         raw.cursor_factory = factory
     assert Instrumented.threads
     assert multiplexing.is_possible(connections["shard_c"])
+
+
+@pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "atomic"])
+@pytest.mark.parametrize("alias", ["default", "shard_c"], ids=["here", "in another thread"])
+def test_an_interruption_cancels_the_statements_of_threads(alias: str, atomic: bool) -> None:
+    """Whether the caller is at a statement of its own, or waits for the other threads."""
+
+    def nap(connection: Any) -> None:
+        with connection.cursor() as cursor:
+            cursor.execute("SELECT pg_sleep(%s)", (8 if connection.alias == alias else 0,))
+
+    are_usable()
+    timer = threading.Timer(0.4, signal.raise_signal, [signal.SIGINT])
+    block: Any = transaction.atomic(using="default") if atomic else nullcontext()
+    timer.start()
+    begun = time.monotonic()
+    with pytest.raises(KeyboardInterrupt), block:
+        on_each_shard(nap, parallel=True)
+    timer.join()
+    assert time.monotonic() - begun < 4
+    assert are_usable()
 
 
 def test_rows_are_loaded_as_they_are_needed() -> None:
