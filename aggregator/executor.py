@@ -8,18 +8,15 @@ before an error is raised, so that each connection is left usable.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager, suppress
-from contextvars import ContextVar, copy_context
+from contextlib import ExitStack, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from threading import Event, get_ident
 from typing import Any, Generic, TypeVar
 
 from django.db import DatabaseError, InterfaceError, OperationalError
 
-from aggregator import deadline, multiplexing
+from aggregator import multiplexing, threads
 from aggregator.asking import Asking, close_if_lost, unavailable
 from aggregator.policy import WHOLE, Policy
 from sharding import cluster_map
@@ -33,10 +30,6 @@ __all__ = ["again", "asking_now", "participating", "run", "step", "unavailable"]
 T = TypeVar("T")
 Task = Callable[[Any], T]
 
-#: Of all fan-outs of a process together; one alone uses at most SHARDING["MAX_PARALLEL"].
-POOL_SIZE = 64
-
-_pool: ThreadPoolExecutor | None = None
 _asking: ContextVar[Asking | None] = ContextVar("asking", default=None)
 
 
@@ -152,7 +145,7 @@ def _run_once(asking: Asking, connections: Sequence[Any], task: Task[T], paralle
         if lanes > 1 and isinstance(task, Executing) and _is_for_one_thread(connections, asking):
             outcomes = _execute(connections, task, lanes)
         elif lanes > 1 and all(connection.vendor != "sqlite" for connection in connections):
-            outcomes = _run_in_parallel(connections, task, lanes, asking)
+            outcomes = threads.deal(connections, lambda connection: _attempt(task, connection, asking), lanes)
         else:
             outcomes = [_attempt(task, connection, asking) for connection in connections]
     return _answers(asking, connections, outcomes, cut)
@@ -187,91 +180,6 @@ def _is_for_one_thread(connections: Sequence[Any], asking: Asking) -> bool:
 def _execute(connections: Sequence[Any], task: Executing[Any], at_once: int) -> list[_Outcome]:
     answers = multiplexing.execute(connections, (task.sql, task.params), task.read, at_once)
     return [_Outcome(value, None if error is None else original(error)) for value, error in answers]
-
-
-def _run_in_parallel(connections: Sequence[Any], task: Task[Any], lanes: int, asking: Asking) -> list[_Outcome]:
-    """Deal the connections to ``lanes`` threads, of which the caller's own is one."""
-    outcomes: list[_Outcome] = [_Outcome()] * len(connections)
-    interrupted = Event()
-
-    def work(lane: int) -> None:
-        for turn in range(lane, len(connections), lanes):
-            if interrupted.is_set():
-                return
-            outcomes[turn] = _attempt(task, connections[turn], asking)
-
-    for connection in connections:
-        connection.inc_thread_sharing()
-    try:
-        # A copied context, so that ContextVars (tracing, routing) mean the same in the other threads.
-        futures = [_threads().submit(copy_context().run, work, lane) for lane in range(1, lanes)]
-        for turn, connection in enumerate(connections):
-            if turn % lanes:
-                connection.in_flight = _settling(futures[turn % lanes - 1])
-        try:
-            work(0)
-            for lane, future in enumerate(futures, start=1):
-                # What no thread has had time for, since other fan-outs keep them busy.
-                if future.cancel():
-                    work(lane)
-            errors = [_error_of(future) for future in futures if not future.cancelled()]
-        except BaseException:
-            interrupted.set()
-            for future in futures:
-                _end(future, connections)
-            raise
-    finally:
-        for connection in connections:
-            connection.in_flight = None
-            connection.dec_thread_sharing()
-    for error in errors:
-        if error is not None:
-            # No failure of a shard, all of which are outcomes, but an end of the whole: SystemExit, for one.
-            raise error
-    return outcomes
-
-
-def _error_of(future: Future[None]) -> BaseException | None:
-    """Wait for a lane, and return what it raised; a signal that came to another thread is noticed meanwhile."""
-    while True:
-        with suppress(TimeoutError):
-            return future.exception(multiplexing.INTERVAL)
-
-
-def _end(future: Future[None], connections: Sequence[Any]) -> None:
-    """Let a lane end soon, whatever its servers are at."""
-    while not (future.cancel() or future.done()):
-        deadline.cancel(connections)
-        with suppress(TimeoutError):
-            future.exception(multiplexing.INTERVAL)
-
-
-def _settling(future: Future[None]) -> Callable[[], None]:
-    """Return what lets this thread use the connections of a lane, since an execute wrapper may want to."""
-    caller = get_ident()
-
-    def settle() -> None:
-        # A lane does not wait for itself, and what has not begun goes on when this is done.
-        if get_ident() == caller and not future.cancel():
-            future.exception()
-
-    return settle
-
-
-def _threads() -> ThreadPoolExecutor:
-    global _pool
-    if _pool is None:
-        _pool = ThreadPoolExecutor(POOL_SIZE, thread_name_prefix="fan-out")
-    return _pool
-
-
-def _forget_threads() -> None:
-    # Threads do not survive a fork; the pool of the parent would wait for them for ever.
-    global _pool
-    _pool = None
-
-
-os.register_at_fork(after_in_child=_forget_threads)
 
 
 def _connect(connections: Sequence[Any], asking: Asking) -> None:

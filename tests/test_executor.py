@@ -15,7 +15,7 @@ from django.db import DatabaseError, OperationalError, ProgrammingError, connect
 from django.db.models import F
 from django.test.utils import override_settings
 
-from aggregator import executor, fan_out, on_each_shard
+from aggregator import executor, fan_out, on_each_shard, threads
 from sharding.errors import ShardsUnavailable, UnknownShard
 from sharding.testing import cluster
 from tests import servers
@@ -213,14 +213,14 @@ def test_what_is_no_error_ends_the_whole(alias: str) -> None:
 
 def test_a_pool_does_not_survive_a_fork() -> None:
     """Its threads do not, and a child that waited for them would wait for ever."""
-    executor._threads()
+    threads._threads()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", DeprecationWarning)
         child = os.fork()
     if child == 0:
-        os._exit(0 if executor._pool is None else 1)
+        os._exit(0 if threads._pool is None else 1)
     assert os.waitpid(child, 0)[1] == 0
-    assert executor._pool is not None
+    assert threads._pool is not None
 
 
 def test_on_each_shard_with_raw_sql() -> None:

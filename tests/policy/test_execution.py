@@ -14,7 +14,7 @@ from asgiref.sync import async_to_sync
 from django.db import connections, reset_queries, transaction
 from django.test.utils import CaptureQueriesContext
 
-from aggregator import executor, fan_out
+from aggregator import fan_out, threads
 from tests import servers
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.shop.models import Order
@@ -100,20 +100,20 @@ def test_the_event_loop_goes_on_meanwhile() -> None:
 
 def test_fan_outs_that_keep_every_thread_busy(monkeypatch: pytest.MonkeyPatch) -> None:
     """What no thread has time for, the caller does: nobody waits for somebody who waits for him."""
-    monkeypatch.setattr(executor, "POOL_SIZE", 1)
-    monkeypatch.setattr(executor, "_pool", None)
+    monkeypatch.setattr(threads, "POOL_SIZE", 1)
+    monkeypatch.setattr(threads, "_pool", None)
     gate, busy = threading.Event(), threading.Event()
 
     def occupy() -> bool:
         busy.set()
         return gate.wait(20)
 
-    occupied = executor._threads().submit(occupy)
+    occupied = threads._threads().submit(occupy)
     assert busy.wait(20)
     assert fan_out(Order.objects).count() == 16
     gate.set()
     assert occupied.result()
-    executor._threads().shutdown()
+    threads._threads().shutdown()
 
 
 @pytest.mark.parametrize("inner", [None, 30], ids=["no deadline", "deadline"])
@@ -142,10 +142,10 @@ def test_wrappers_of_the_callers_thread_may_use_what_other_threads_ask(
 
 @pytest.mark.skipif(servers.engine == "sqlite", reason="Its connections are used in the caller's thread.")
 def test_a_wrapper_waits_for_no_thread_that_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(executor, "POOL_SIZE", 1)
-    monkeypatch.setattr(executor, "_pool", None)
+    monkeypatch.setattr(threads, "POOL_SIZE", 1)
+    monkeypatch.setattr(threads, "_pool", None)
     gate = threading.Event()
-    occupied = executor._threads().submit(gate.wait, 20)
+    occupied = threads._threads().submit(gate.wait, 20)
     asked: list[int] = []
 
     def ask(execute: Any, *args: Any) -> Any:
@@ -159,4 +159,4 @@ def test_a_wrapper_waits_for_no_thread_that_has_not_begun(monkeypatch: pytest.Mo
     assert asked == [16]
     assert not occupied.done()
     gate.set()
-    executor._threads().shutdown()
+    threads._threads().shutdown()

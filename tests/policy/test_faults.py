@@ -15,7 +15,7 @@ from django.db.models import Avg, Window
 from django.db.models.functions import RowNumber
 from django.db.transaction import TransactionManagementError
 
-from aggregator import executor, fan_out, multiplexing
+from aggregator import fan_out, multiplexing, threads
 from aggregator.partial_results import PartialAggregate
 from sharding.errors import ShardsUnavailable
 from tests.downtime import down
@@ -175,12 +175,12 @@ def test_no_session_and_no_thread_outlives_a_request() -> None:
             list(fan_out(Order.objects).iterator(chunk_size=2))
         request_finished.send(sender=None)
 
-    threads = [threading.Thread(target=view) for _ in range(3)]
-    for thread in threads:
+    views = [threading.Thread(target=view) for _ in range(3)]
+    for thread in views:
         thread.start()
-    for thread in threads:
+    for thread in views:
         thread.join()
     assert {alias: sessions(alias) for alias in CLUSTER} == before
     ours = {thread.name.partition("_")[0] for thread in threading.enumerate() if thread.name.startswith("fan-out")}
     assert ours == {"fan-out"}
-    assert executor._threads()._work_queue.empty()
+    assert threads._threads()._work_queue.empty()
