@@ -21,6 +21,8 @@ from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
 
+threaded = pytest.mark.skipif(servers.engine == "sqlite", reason="Its connections are used in the caller's thread.")
+
 tenant: ContextVar[str] = ContextVar("tenant", default="nobody")
 
 
@@ -116,6 +118,7 @@ def test_fan_outs_that_keep_every_thread_busy(monkeypatch: pytest.MonkeyPatch) -
     threads._threads().shutdown()
 
 
+@threaded
 @pytest.mark.parametrize("inner", [None, 30], ids=["no deadline", "deadline"])
 @pytest.mark.parametrize("atomic", [False, True], ids=["autocommit", "in a block"])
 @pytest.mark.parametrize("first", [False, True], ids=["before", "after"])
@@ -140,7 +143,7 @@ def test_wrappers_of_the_callers_thread_may_use_what_other_threads_ask(
         assert fan_out(Order.objects).count() == 16
 
 
-@pytest.mark.skipif(servers.engine == "sqlite", reason="Its connections are used in the caller's thread.")
+@threaded
 def test_a_wrapper_waits_for_no_thread_that_has_not_begun(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(threads, "POOL_SIZE", 1)
     monkeypatch.setattr(threads, "_pool", None)
