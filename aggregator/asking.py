@@ -18,7 +18,7 @@ from aggregator import deadline
 from aggregator.deadline import Watch
 from aggregator.policy import Policy
 from sharding.backends.failures import is_connection_failure
-from sharding.errors import FanOutTimeout, ShardsUnavailable
+from sharding.errors import BucketRefused, EpochChanged, FanOutTimeout, ShardsUnavailable
 
 logger = logging.getLogger("aggregator")
 
@@ -151,6 +151,8 @@ class Asking:
         """Return whether it is the shard that failed to answer, rather than the statement that is wrong."""
         if error is None or isinstance(error, TimeoutError):
             return error is not None
+        if isinstance(error, (BucketRefused, EpochChanged)):
+            return False
         if is_connection_failure(error) or (late and isinstance(error, OperationalError)):
             return True
         # By PEP 249 an OperationalError is not the programmer's; but SQLite has no other for a missing table.
