@@ -31,6 +31,9 @@ ShardingError                       everything below; never raised itself
 ├── BucketRefused                   .bucket .alias .state       retryable; never raised itself
 │   ├── BucketMoved                 .forward                    the bucket is another shard's now
 │   └── BucketFenced                                            the bucket is about to be another shard's
+├── RebalanceError
+│   ├── MoveConflict                .bucket .phase .owner .source_state .target_state
+│   └── MoveOvertaken               .bucket .generation .latest another attempt has the move in hand
 ├── CrossShardTransaction           .aliases
 ├── PartialCommit                   .committed .failed .rolled_back .in_doubt .compensated
 ├── CannotCompensate                .function
@@ -251,6 +254,28 @@ class BucketMoved(BucketRefused):
 
 class BucketFenced(BucketRefused):
     """A write was sent to a shard that is about to give the bucket away, or has not got it yet."""
+
+
+class RebalanceError(ShardingError):
+    """A bucket cannot be moved."""
+
+
+class MoveConflict(RebalanceError):
+    """The fences, the bucket map and the phase of a move contradict each other, so that nothing is done."""
+
+    bucket: int
+    phase: str
+    owner: str
+    source_state: str
+    target_state: str
+
+
+class MoveOvertaken(RebalanceError):
+    """A later attempt has taken the move in hand; this one has nothing more to do."""
+
+    bucket: int
+    generation: int
+    latest: int
 
 
 class CrossShardTransaction(ShardingError):

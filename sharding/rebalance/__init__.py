@@ -1,0 +1,3 @@
+"""
+Moving buckets from shard to shard while the application writes.
+"""
