@@ -29,7 +29,7 @@ class Side(StrEnum):
     TARGET = "target"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Step:
     """What a mover does next; see the subclasses."""
 
@@ -45,7 +45,7 @@ class Step:
     leads_to: ClassVar[Phase | None] = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Claim(Step):
     """
     Write the attempt's generation into the row of one fence, so that no older attempt changes anything there.
@@ -58,7 +58,7 @@ class Claim(Step):
     side: Side
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Begin(Step):
     """
     Make sure that the move is possible: alike tables, triggers, space, no other move of the bucket. Changes nothing.
@@ -69,7 +69,7 @@ class Begin(Step):
     leads_to = Phase.PREPARING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Prepare(Step):
     """
     Make the bucket `importing` on the target, and only then delete what rows of it are there, and the copy's progress.
@@ -84,7 +84,7 @@ class Prepare(Step):
     leads_to = Phase.CAPTURING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Capture(Step):
     """
     Make the bucket `capturing` on the source, behind a barrier: every later write is noted, every earlier one is seen.
@@ -101,7 +101,7 @@ class Capture(Step):
     leads_to = Phase.COPYING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Copy(Step):
     """
     Copy the rows, parents first, in chunks by primary key: read one, write it, take over what was noted, then the next.
@@ -118,7 +118,7 @@ class Copy(Step):
     leads_to = Phase.CATCHING_UP
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reopen(Step):
     """
     Make the bucket `importing` where it was `moved`, with the rows that are there: the first step of a rollback.
@@ -133,7 +133,7 @@ class Reopen(Step):
     after = BucketState.IMPORTING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CatchUp(Step):
     """
     Take over what was noted until little is left: read some notes, then the rows, write them, delete just these notes.
@@ -149,7 +149,7 @@ class CatchUp(Step):
     leads_to = Phase.VERIFYING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Verify(Step):
     """
     Compare the rows of both shards while the application writes; rows that were noted meanwhile are compared later.
@@ -160,7 +160,7 @@ class Verify(Step):
     leads_to = Phase.FENCING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Fence(Step):
     """
     Make the bucket `fenced` on the source, behind a barrier: nobody writes it from here to the end of the decision.
@@ -176,7 +176,7 @@ class Fence(Step):
     leads_to = Phase.FINISHING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Unfence(Step):
     """
     Make the bucket `capturing` again on the source: the move is to pause, or its last part took too long.
@@ -191,7 +191,7 @@ class Unfence(Step):
     leads_to = Phase.CATCHING_UP
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Decide(Step):
     """
     Take over the last notes, compare, and give the bucket to the target in one transaction of the control database.
@@ -208,7 +208,7 @@ class Decide(Step):
     leads_to = Phase.DECIDED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Own(Step):
     """
     Make the bucket `capturing` on the target, with the new epoch: it is written there, and noted for a rollback.
@@ -223,7 +223,7 @@ class Own(Step):
     leads_to = Phase.OWNING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Forward(Step):
     """
     Make the bucket `moved` on the source, with the name of the target for those who come with an old map.
@@ -238,7 +238,7 @@ class Forward(Step):
     leads_to = Phase.FORWARDING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Announce(Step):
     """
     Tell every process of the new map, and write down until when the move can be taken back.
@@ -249,7 +249,7 @@ class Announce(Step):
     leads_to = Phase.WINDOW
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Reverse(Step):
     """
     End this move and begin one back, in one transaction of the control database.
@@ -263,7 +263,7 @@ class Reverse(Step):
     leads_to = Phase.DONE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class EndWindow(Step):
     """
     Record that the move cannot be taken back any more.
@@ -276,7 +276,7 @@ class EndWindow(Step):
     leads_to = Phase.PURGING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Settle(Step):
     """
     Make the bucket `owned` on the target, and delete what was noted for a rollback.
@@ -290,7 +290,7 @@ class Settle(Step):
     after = BucketState.OWNED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Purge(Step):
     """
     Delete the rows of the bucket on the source, children first, in batches, and then its row in the fence.
@@ -306,7 +306,7 @@ class Purge(Step):
     after = ABSENT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Close(Step):
     """
     Record that the move is done.
@@ -317,7 +317,7 @@ class Close(Step):
     leads_to = Phase.DONE
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Abort(Step):
     """
     Record that the bucket stays where it is.
@@ -329,7 +329,7 @@ class Abort(Step):
     leads_to = Phase.ABORTING
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Restore(Step):
     """
     Make the bucket `owned` again on the source, and delete what was noted.
@@ -343,7 +343,7 @@ class Restore(Step):
     after = BucketState.OWNED
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Clear(Step):
     """
     Delete the rows of the bucket on the target, children first, in batches, and then its row in the fence.
@@ -357,7 +357,7 @@ class Clear(Step):
     after = ABSENT
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class CloseAborted(Step):
     """
     Record that the move is aborted.

@@ -35,14 +35,8 @@ def successors(world: World, scene: Scene) -> Moves:
         again = after == "rollback" and world.source == 1
         if world.wanted == before and world.phase not in FINAL and not again:
             yield f"the operator wants {after}", world._replace(wanted=after)
-    if _maps_age(world, scene):
+    if world.old_maps and world.phase == "window" and not waits_with_old_map(world):
         yield "maps grow old", world._replace(old_maps=False)
-
-
-def _maps_age(world: World, scene: Scene) -> bool:
-    if not world.old_maps or world.phase != "window":
-        return False
-    return not scene.protocol.waits_for_maps or not waits_with_old_map(world)
 
 
 def check(world: World) -> None:

@@ -25,10 +25,11 @@ Moves = Iterator[tuple[str, World]]
 STEPS: dict[str, Step] = {}
 
 
-def facts(world: World, fences: tuple[Row | None, ...]) -> tuple[Any, ...]:
+def facts(world: World, fences: tuple[Row | None, ...], protocol: Protocol) -> tuple[Any, ...]:
     """Return what a mover knows that has read the fences, and now reads the control database."""
     source, target = fences[world.source], fences[1 - world.source]
-    return (world.phase, world.wanted, world.generation, world.epoch, world.source, world.old_maps, source, target)
+    old_maps = world.old_maps and protocol.waits_for_maps
+    return (world.phase, world.wanted, world.generation, world.epoch, world.source, old_maps, source, target)
 
 
 @cache
@@ -69,11 +70,13 @@ def mover_moves(world: World, index: int, scene: Scene) -> Moves:
             yield f"{name} takes the move", _now(world._replace(generation=generation), index, Mover(generation))
     elif mover.step is None:
         if mover != STOPPED:
-            yield from _look(world, index, mover, scene.torn)
+            yield from _look(world, index, mover, scene.torn, scene.protocol)
     else:
         for what, after in _act(world, index, mover, scene.protocol):
             if scene.strict:
                 _check_generation(world, after, mover)
+                if world.rows != after.rows and mover.step in ("Purge()", "Clear()"):
+                    _check_deletion(world, mover)
             yield f"{name} {mover.step} {what}", after
 
 
@@ -81,14 +84,20 @@ def _now(world: World, index: int, mover: Mover) -> World:
     return world._replace(movers=with_item(world.movers, index, mover))
 
 
-def _look(world: World, index: int, mover: Mover, torn: bool) -> Moves:
+def _look(world: World, index: int, mover: Mover, torn: bool, protocol: Protocol) -> Moves:
     """Read both fences, and the control database last, at one instant or at three."""
+    seen, last = mover.memory or (), protocol.reads_move_last
     if torn and mover.at < 2:
-        read = (*(mover.memory or ()), world.fences[mover.at])
-        after = _now(world, index, mover._replace(at=mover.at + 1, memory=read))
-        yield f"mover {index} reads the fence of {mover.at}", after
+        part = (world.fences[mover.at],)
+        if not last and mover.at == 0:
+            part = facts(world, world.fences, protocol)[:6]
+        elif not last:
+            part = (world.fences[seen[4]],)
+        yield f"mover {index} reads", _now(world, index, mover._replace(at=mover.at + 1, memory=(*seen, *part)))
         return
-    read = facts(world, mover.memory if torn else world.fences)
+    read = facts(world, seen if torn and last else world.fences, protocol)
+    if torn and not last:
+        read = (*seen, world.fences[1 - seen[4]])
     if read[2] != mover.generation:
         yield f"mover {index} is overtaken", _now(world, index, STOPPED)
         return
@@ -110,6 +119,12 @@ def _check_generation(world: World, after: World, mover: Mover) -> None:
         changed = any(part(world)[shard] != part(after)[shard] for part in _ON_SHARDS)
         if changed and row is not None and row[1] != mover.generation and not _may_take(mover, row):
             raise Violation(f"I4: attempt {mover.generation} changes something that is attempt {row[1]}'s")
+
+
+def _check_deletion(world: World, mover: Mover) -> None:
+    other = 1 - mover.source if mover.step == "Purge()" else mover.source
+    if world.epoch % 2 != other or world.state(other) not in WRITABLE or world.old_maps:
+        raise Violation("I5: rows are deleted that may be needed")
 
 
 def _may_take(mover: Mover, row: Row) -> bool:
@@ -322,7 +337,6 @@ def _delete(actor: Actor) -> Moves:
     if not actor.allowed(shard, (*actor.step.before, *([] if actor.protocol.rows_before_fence else [None]))):
         yield from actor.stop()
         return
-    _check_deletion(actor)
     order = ("row", "row", "fence") if actor.protocol.rows_before_fence else ("fence", "row", "row")
     if order[at] == "fence":
         changes = {"fences": actor.fence_with(shard, None)}
@@ -331,12 +345,6 @@ def _delete(actor: Actor) -> Moves:
         changes = {"rows": actor.written({key: None}, shard)}
     what = f"deletes a {order[at]} on {shard}"
     yield from actor.then(what, at + 1, **changes) if at < 2 else actor.finish(what, **changes)
-
-
-def _check_deletion(actor: Actor) -> None:
-    other = 1 - actor.shard
-    if actor.world.epoch % 2 != other or actor.world.state(other) not in WRITABLE or actor.world.old_maps:
-        raise Violation("I5: rows are deleted that may be needed")
 
 
 def _restore(actor: Actor) -> Moves:

@@ -88,6 +88,8 @@ class Protocol:
     exact_notes: bool = True
     #: Nothing is taken over between the reading and the writing of a chunk.
     one_at_a_time: bool = True
+    #: A mover reads the fences, and the move's row after them.
+    reads_move_last: bool = True
     one_decision: bool = True
     waits_for_maps: bool = True
     #: A statement that touches no row asks the fence, and whether the fence is of the sender's epoch.
