@@ -51,6 +51,13 @@ FACTS: dict[str, Any] = {
     "epochs": {"shard_a": 1, "shard_b": 2},
     "timeout": 2.0,
     "offset": 499_950,
+    "bucket": 951,
+    "phase": "copying",
+    "owner": "shard_a",
+    "source_state": "capturing",
+    "target_state": "owned",
+    "generation": 7,
+    "latest": 9,
 }
 
 

@@ -201,7 +201,7 @@ def test_a_later_attempt_is_told():
 
 @pytest.mark.parametrize("step", Step.__subclasses__(), ids=lambda step: step.__name__)
 def test_a_step_says_what_it_does_and_what_a_kill_does(step):
-    text = inspect.getdoc(step)
+    text = inspect.getdoc(step) or ""
     assert re.search(r"^Killed.*: ", text, re.MULTILINE)
     assert (step.at is None) == (not step.before)
 
