@@ -13,7 +13,7 @@ from dataclasses import dataclass
 
 from sharding.bucket_states import WRITABLE, BucketState
 from sharding.errors import MoveConflict, MoveOvertaken
-from sharding.rebalance import steps
+from sharding.rebalance import decided_steps, steps, undecided_steps
 from sharding.rebalance.phases import FINAL, UNDECIDED, Phase, Wanted
 from sharding.rebalance.steps import ABSENT, Side, Step
 
@@ -78,15 +78,15 @@ POSSIBLE: dict[Phase, tuple[frozenset[BucketState | None], frozenset[BucketState
 
 #: Where the phase alone says what is next.
 _NEXT: dict[Phase, Step] = {
-    Phase.PLANNED: steps.Begin(),
-    Phase.PREPARING: steps.Prepare(),
-    Phase.CAPTURING: steps.Capture(),
-    Phase.COPYING: steps.Copy(),
-    Phase.VERIFYING: steps.Verify(),
-    Phase.FENCING: steps.Fence(),
-    Phase.DECIDED: steps.Own(),
-    Phase.OWNING: steps.Forward(),
-    Phase.FORWARDING: steps.Announce(),
+    Phase.PLANNED: undecided_steps.Begin(),
+    Phase.PREPARING: undecided_steps.Prepare(),
+    Phase.CAPTURING: undecided_steps.Capture(),
+    Phase.COPYING: undecided_steps.Copy(),
+    Phase.VERIFYING: undecided_steps.Verify(),
+    Phase.FENCING: undecided_steps.Fence(),
+    Phase.DECIDED: decided_steps.Own(),
+    Phase.OWNING: decided_steps.Forward(),
+    Phase.FORWARDING: decided_steps.Announce(),
 }
 
 
@@ -115,15 +115,19 @@ def _claim(seen: Seen) -> Step | None:
 def _step(seen: Seen) -> Step | None:
     if seen.phase in UNDECIDED:
         if seen.wanted in (Wanted.ABORT, Wanted.ROLLBACK):
-            return steps.Abort()
+            return undecided_steps.Abort()
         if seen.wanted is Wanted.PAUSE:
             return _pausing(seen)
     match seen.phase:
         case Phase.CATCHING_UP:
-            return steps.Reopen() if seen.state(Side.TARGET) is BucketState.MOVED else steps.CatchUp()
+            return (
+                undecided_steps.Reopen() if seen.state(Side.TARGET) is BucketState.MOVED else undecided_steps.CatchUp()
+            )
         case Phase.FINISHING:
             # Open again: the phase was not recorded any more.
-            return steps.Decide() if seen.state(Side.SOURCE) is BucketState.FENCED else steps.Unfence()
+            return (
+                undecided_steps.Decide() if seen.state(Side.SOURCE) is BucketState.FENCED else undecided_steps.Unfence()
+            )
         case Phase.WINDOW:
             return _in_window(seen)
         case Phase.PURGING:
@@ -137,30 +141,30 @@ def _step(seen: Seen) -> Step | None:
 def _pausing(seen: Seen) -> Step | None:
     """Return what is to be done before a move may rest: nobody can write a bucket that is fenced."""
     fenced = seen.state(Side.SOURCE) is BucketState.FENCED
-    return steps.Unfence() if fenced or seen.phase is Phase.FINISHING else None
+    return undecided_steps.Unfence() if fenced or seen.phase is Phase.FINISHING else None
 
 
 def _in_window(seen: Seen) -> Step | None:
     if seen.old_maps or seen.wanted is Wanted.PAUSE:
         return None
     if seen.wanted is Wanted.ROLLBACK:
-        return steps.Reverse()
-    return None if seen.window_open else steps.EndWindow()
+        return decided_steps.Reverse()
+    return None if seen.window_open else decided_steps.EndWindow()
 
 
 def _purging(seen: Seen) -> Step | None:
     if seen.wanted is Wanted.PAUSE:
         return None
     if seen.state(Side.TARGET) is not BucketState.OWNED:
-        return steps.Settle()
-    return steps.Close() if seen.at_source is ABSENT else steps.Purge()
+        return decided_steps.Settle()
+    return decided_steps.Close() if seen.at_source is ABSENT else decided_steps.Purge()
 
 
 def _aborting(seen: Seen) -> Step:
     # The source first: the application waits for it.
     if seen.state(Side.SOURCE) is not BucketState.OWNED:
-        return steps.Restore()
-    return steps.CloseAborted() if seen.at_target is ABSENT else steps.Clear()
+        return undecided_steps.Restore()
+    return undecided_steps.CloseAborted() if seen.at_target is ABSENT else undecided_steps.Clear()
 
 
 def _check_possible(seen: Seen) -> None:

@@ -29,16 +29,17 @@ def client_moves(world: World, index: int, scene: Scene) -> Moves:
         return _read(world, index, local)
     if client.kind == "snapshot_read":
         return _snapshot_read(world, index, local, protocol)
-    return _write(world, index, client, protocol, scene.strict)
+    return _write(world, index, scene)
 
 
 def _now(world: World, index: int, *local: Any) -> World:
     return world._replace(clients=with_item(world.clients, index, local))
 
 
-def _write(world: World, index: int, client: Client, protocol: Protocol, strict: bool) -> Moves:
+def _write(world: World, index: int, scene: Scene) -> Moves:
     """One UPDATE of one row, by its key; `out` is one that gives the row to another bucket."""
     place, epoch, *kept = world.clients[index]
+    client, protocol = scene.clients[index], scene.protocol
     shard = epoch % 2
     name = f"client {index}"
     if place == "start":
@@ -46,26 +47,37 @@ def _write(world: World, index: int, client: Client, protocol: Protocol, strict:
         if snapshot:
             yield f"{name} begins on {shard}", _now(world, index, "begun", epoch, world.state(shard))
         else:
-            yield from _statement(world, index, client, protocol, None)
+            yield from _statement(world, index, scene, None)
     elif place == "begun":
-        yield from _statement(world, index, client, protocol, kept[0])
+        yield from _statement(world, index, scene, kept[0])
     elif place == "zero":
         yield f"{name} asks the fence of {shard} about no rows", _after_no_rows(world, index, client, protocol)
     elif place == "locked":
         yield f"{name} reads the fence of {shard}", _guarded(world, index, client, protocol, kept[0])
     elif place in ("wrote", "left"):
-        yield f"{name} commits on {shard}", _committed(world, index, client, kept[0], strict)
+        yield f"{name} commits on {shard}", _committed(world, index, client, kept[0], scene.strict)
 
 
-def _statement(world: World, index: int, client: Client, protocol: Protocol, snapshot: str | None) -> Moves:
-    epoch = world.clients[index][1]
+def _statement(world: World, index: int, scene: Scene, snapshot: str | None) -> Moves:
+    client, epoch = scene.clients[index], world.clients[index][1]
     shard = epoch % 2
+    if _row_is_locked(world, scene, shard, client.key):
+        return
     if world.rows[shard][client.key] is None:
         yield f"client {index} touches no row on {shard}", _now(world, index, "zero", epoch)
-    elif client.kind == "out" and not protocol.checks_old:
+    elif client.kind == "out" and not scene.protocol.checks_old:
         yield f"client {index} writes without a lock on {shard}", _now(world, index, "left", epoch, False)
     else:
         yield f"client {index} gets the lock on {shard}", _now(world, index, "locked", epoch, snapshot)
+
+
+def _row_is_locked(world: World, scene: Scene, shard: int, key: int) -> bool:
+    """Return whether a transaction that has written the row is open: another that wants to write it waits."""
+    writers = zip(scene.clients, world.clients, strict=True)
+    return any(
+        local[0] in ("locked", "wrote", "left") and local[1] % 2 == shard and client.key == key
+        for client, local in writers
+    )
 
 
 def _after_no_rows(world: World, index: int, client: Client, protocol: Protocol) -> World:

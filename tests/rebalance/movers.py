@@ -1,5 +1,5 @@
 """
-The movers in the model: what each of their steps does, action by action, as `sharding.rebalance.steps` says.
+The movers in the model: what they see, which step they choose, and whether they keep to what they may do.
 
 Which step is next is asked of `next_step` itself, and the conditions of a step are those that it declares. After each
 action a mover may never act again (it was killed), or act again after others have gone on (it was paused).
@@ -16,9 +16,9 @@ from sharding.bucket_states import BucketState
 from sharding.errors import MoveConflict, MoveOvertaken
 from sharding.rebalance.move_state import FenceRow, Seen, next_step
 from sharding.rebalance.phases import Phase, Wanted
-from sharding.rebalance.steps import Claim, Side, Step
-from tests.rebalance.clients import holds_lock
-from tests.rebalance.world import KEYS, STOPPED, WRITABLE, Mover, Protocol, Row, Scene, Violation, World, with_item
+from sharding.rebalance.steps import Step
+from tests.rebalance.mover_actions import act, with_mover
+from tests.rebalance.world import STOPPED, WRITABLE, Mover, Protocol, Row, Scene, Violation, World
 
 Moves = Iterator[tuple[str, World]]
 #: Steps by their repr(), which is what a state of the model holds.
@@ -67,21 +67,17 @@ def mover_moves(world: World, index: int, scene: Scene) -> Moves:
     if mover is None:
         if world.phase not in ("done", "aborted") and (index == 0 or world.movers[index - 1] is not None):
             generation = world.generation + 1
-            yield f"{name} takes the move", _now(world._replace(generation=generation), index, Mover(generation))
+            yield f"{name} takes the move", with_mover(world._replace(generation=generation), index, Mover(generation))
     elif mover.step is None:
         if mover != STOPPED:
             yield from _look(world, index, mover, scene.torn, scene.protocol)
     else:
-        for what, after in _act(world, index, mover, scene.protocol):
+        for what, after in act(world, index, mover, STEPS[mover.step], scene.protocol):
             if scene.strict:
                 _check_generation(world, after, mover)
                 if world.rows != after.rows and mover.step in ("Purge()", "Clear()"):
                     _check_deletion(world, mover)
             yield f"{name} {mover.step} {what}", after
-
-
-def _now(world: World, index: int, mover: Mover) -> World:
-    return world._replace(movers=with_item(world.movers, index, mover))
 
 
 def _look(world: World, index: int, mover: Mover, torn: bool, protocol: Protocol) -> Moves:
@@ -93,28 +89,30 @@ def _look(world: World, index: int, mover: Mover, torn: bool, protocol: Protocol
             part = facts(world, world.fences, protocol)[:6]
         elif not last:
             part = (world.fences[seen[4]],)
-        yield f"mover {index} reads", _now(world, index, mover._replace(at=mover.at + 1, memory=(*seen, *part)))
+        yield f"mover {index} reads", with_mover(world, index, mover._replace(at=mover.at + 1, memory=(*seen, *part)))
         return
     read = facts(world, seen if torn and last else world.fences, protocol)
     if torn and not last:
         read = (*seen, world.fences[1 - seen[4]])
     if read[2] != mover.generation:
-        yield f"mover {index} is overtaken", _now(world, index, STOPPED)
+        yield f"mover {index} is overtaken", with_mover(world, index, STOPPED)
         return
     step = chosen(*read)
     if step == "overtaken":
-        yield f"mover {index} is overtaken", _now(world, index, STOPPED)
+        yield f"mover {index} is overtaken", with_mover(world, index, STOPPED)
     elif step != "None":
-        yield f"mover {index} chooses {step}", _now(world, index, Mover(mover.generation, read[4], read[0], step))
+        yield f"mover {index} chooses {step}", with_mover(world, index, Mover(mover.generation, read[4], read[0], step))
     elif torn:
         # It waits, and looks again.
-        yield f"mover {index} waits", _now(world, index, Mover(mover.generation))
+        yield f"mover {index} waits", with_mover(world, index, Mover(mover.generation))
 
 
 _ON_SHARDS = (attrgetter("fences"), attrgetter("rows"), attrgetter("notes"))
 
 
 def _check_generation(world: World, after: World, mover: Mover) -> None:
+    if all(part(world) is part(after) for part in _ON_SHARDS):
+        return
     for shard, row in enumerate(world.fences):
         changed = any(part(world)[shard] != part(after)[shard] for part in _ON_SHARDS)
         if changed and row is not None and row[1] != mover.generation and not _may_take(mover, row):
@@ -129,249 +127,3 @@ def _check_deletion(world: World, mover: Mover) -> None:
 
 def _may_take(mover: Mover, row: Row) -> bool:
     return str(mover.step).startswith(("Claim", "Prepare")) and row[1] < mover.generation
-
-
-def _act(world: World, index: int, mover: Mover, protocol: Protocol) -> Moves:
-    assert mover.step is not None
-    step = STEPS[mover.step]
-    kind = type(step).__name__
-    act = _ACTIONS.get(kind)
-    actor = Actor(world, index, mover, step, protocol)
-    if act is not None:
-        yield from act(actor)
-    elif step.at is None:
-        yield from actor.record()
-    elif mover.at == 0:
-        yield from actor.change_fence()
-    else:
-        yield from actor.record()
-
-
-class Actor:
-    """One mover at one action of one step."""
-
-    def __init__(self, world: World, index: int, mover: Mover, step: Step, protocol: Protocol) -> None:
-        self.world, self.index, self.mover, self.step, self.protocol = world, index, mover, step, protocol
-        self.source, self.target = mover.source, 1 - mover.source
-        self.shard = self.target if step.at is Side.TARGET else self.source
-
-    def then(self, what: str, at: int, memory: Any = None, **changes: Any) -> Moves:
-        """Yield the world after an action, with the mover at the next one."""
-        yield what, _now(self.world._replace(**changes), self.index, self.mover._replace(at=at, memory=memory))
-
-    def finish(self, what: str, **changes: Any) -> Moves:
-        """Yield the world after the last action of the step."""
-        yield what, _now(self.world._replace(**changes), self.index, Mover(self.mover.generation))
-
-    def stop(self) -> Moves:
-        """Yield the world in which the mover has found out that it was overtaken."""
-        yield "is refused", _now(self.world, self.index, STOPPED)
-
-    def allowed(self, shard: int, states: Any = None) -> bool:
-        """Return whether the fence of a shard lets this attempt change something."""
-        row = self.world.fences[shard]
-        if row is None:
-            return states is not None and None in states
-        current = row[1] == self.mover.generation or not self.compares(shard)
-        return current and (states is None or row[0] in states)
-
-    def compares(self, shard: int) -> bool:
-        """Return whether an attempt's generation is compared there."""
-        return ("source" if shard == self.source else "target") in self.protocol.generations
-
-    def has_move(self) -> bool:
-        """Return whether the move's row is still as this attempt knows it."""
-        current = self.world.generation == self.mover.generation or "control" not in self.protocol.generations
-        return current and self.world.phase == self.mover.phase
-
-    def fence_with(self, shard: int, state: str | None, epoch: int | None = None) -> Any:
-        row = self.world.fences[shard]
-        if state is None:
-            return with_item(self.world.fences, shard, None)
-        if epoch is None:
-            epoch = row[2] if row else 0
-        # Not the member of the enumeration, whose hash is slow.
-        made = (str(state), self.mover.generation, epoch)
-        return with_item(self.world.fences, shard, made)
-
-    def change_fence(self, **changes: Any) -> Moves:
-        """Compare and set the fence as the step declares, behind a barrier if it says so."""
-        if self.step.barrier and self.drains() and holds_lock(self.world, self.shard):
-            return
-        if not self.allowed(self.shard, self.step.before):
-            yield from self.stop()
-            return
-        epoch = self.world.epoch if type(self.step).__name__ == "Own" else None
-        changes["fences"] = self.fence_with(self.shard, self.step.after, epoch)
-        what = f"makes the bucket {self.step.after} on {self.shard}"
-        yield from self.then(what, 1, **changes) if self.step.leads_to else self.finish(what, **changes)
-
-    def drains(self) -> bool:
-        return self.protocol.first_drain if self.step.after == "capturing" else self.protocol.second_drain
-
-    def record(self, **changes: Any) -> Moves:
-        """Compare and set the phase."""
-        if self.has_move():
-            yield from self.finish("is recorded", phase=str(self.step.leads_to), **changes)
-        else:
-            yield from self.stop()
-
-    def written(self, rows: dict[int, Any], shard: int) -> Any:
-        changed = tuple(rows.get(key, self.world.rows[shard][key]) for key in KEYS)
-        return with_item(self.world.rows, shard, changed)
-
-    def drain(self) -> Moves:
-        """Read notes, read rows, write rows, delete notes; `at` is 0 to 3."""
-        world, at = self.world, self.mover.at
-        if at == 0:
-            yield from self.then("reads notes", 1, world.notes[self.source])
-        elif at == 1:
-            read = {key: world.rows[self.source][key] for _, key in self.mover.memory}
-            yield from self.then("reads rows", 2, (self.mover.memory, tuple(read.items())))
-        elif not self.allowed(self.target if at == 2 else self.source, ["importing"] if at == 2 else None):
-            yield from self.stop()
-        elif at == 2:
-            notes, read = self.mover.memory
-            yield from self.then("writes rows", 3, notes, rows=self.written(dict(read), self.target))
-        else:
-            left = world.notes[self.source] - self.mover.memory
-            if not self.protocol.exact_notes:
-                left = frozenset(note for note in left if note[0] > max(self.mover.memory)[0])
-            yield from self.then("deletes notes", 0, notes=with_item(world.notes, self.source, left))
-
-
-def _claim(actor: Actor) -> Moves:
-    assert isinstance(actor.step, Claim)
-    shard = actor.source if actor.step.side is Side.SOURCE else actor.target
-    row = actor.world.fences[shard]
-    if row is None or row[1] >= actor.mover.generation:
-        # It has gone, or is a later attempt's: look again.
-        yield from actor.finish("finds nothing to claim")
-    else:
-        fences = with_item(actor.world.fences, shard, (row[0], actor.mover.generation, row[2]))
-        yield from actor.finish(f"claims {shard}", fences=fences)
-
-
-def _prepare(actor: Actor) -> Moves:
-    row = actor.world.fences[actor.target]
-    if actor.mover.at == 0:
-        # Whoever inserts the row first, the higher generation gets it.
-        if row is not None and (
-            row[0] != "importing" or (row[1] > actor.mover.generation and actor.compares(actor.target))
-        ):
-            yield from actor.stop()
-        else:
-            yield from actor.then("makes a row", 1, fences=actor.fence_with(actor.target, "importing"))
-    elif actor.mover.at == 1:
-        if actor.allowed(actor.target, ["importing"]):
-            rows = with_item(actor.world.rows, actor.target, (None, None))
-            yield from actor.then("deletes rows", 2, rows=rows, copied=0)
-        else:
-            yield from actor.stop()
-    else:
-        yield from actor.record()
-
-
-def _capture(actor: Actor) -> Moves:
-    if actor.mover.at:
-        yield from actor.record()
-    elif actor.world.state(actor.source) == "owned":
-        yield from actor.change_fence(notes=with_item(actor.world.notes, actor.source, frozenset()))
-    else:
-        yield from actor.change_fence()
-
-
-def _copy(actor: Actor) -> Moves:
-    world, key = actor.world, actor.world.copied
-    if actor.mover.at == 0 and key == len(KEYS):
-        yield from actor.record()
-    elif actor.mover.at == 0:
-        yield from actor.then("reads a chunk", 1, (key, world.rows[actor.source][key]))
-    else:
-        if not actor.protocol.one_at_a_time and world.notes[actor.source]:
-            noted = {key: world.rows[actor.source][key] for _, key in world.notes[actor.source]}
-            notes = with_item(world.notes, actor.source, frozenset())
-            rows = actor.written(noted, actor.target)
-            yield from actor.then("takes notes over meanwhile", 1, actor.mover.memory, rows=rows, notes=notes)
-        if actor.allowed(actor.target, ["importing"]):
-            key, value = actor.mover.memory
-            yield from actor.then("writes a chunk", 0, rows=actor.written({key: value}, actor.target), copied=key + 1)
-        else:
-            yield from actor.stop()
-
-
-def _catch_up(actor: Actor) -> Moves:
-    if actor.mover.at == 0:
-        notes = actor.world.notes[actor.source]
-        if not notes or actor.protocol.drains_fenced:
-            yield from actor.record()
-        if not notes:
-            return
-    yield from actor.drain()
-
-
-def _decide(actor: Actor) -> Moves:
-    world, at = actor.world, actor.mover.at
-    if at == 0 and (not world.notes[actor.source] or not actor.protocol.drains_fenced):
-        at = 4 if actor.protocol.owns_after_decision else 6
-        yield from actor.then("finds no notes", at)
-    elif at < 4:
-        yield from actor.drain()
-    elif at == 6:
-        yield from actor.then(
-            "opens the target", 4, fences=actor.fence_with(actor.target, "capturing", world.epoch + 1)
-        )
-    elif not actor.has_move():
-        yield from actor.stop()
-    elif at == 5:
-        yield from actor.finish("records it", phase="decided")
-    elif actor.protocol.one_decision:
-        yield from actor.finish("decides", phase="decided", epoch=world.epoch + 1, old_maps=True)
-    else:
-        yield from actor.then("changes the map", 5, epoch=world.epoch + 1, old_maps=True)
-
-
-def _delete(actor: Actor) -> Moves:
-    """Delete the rows of a bucket one by one, and then the row of the fence."""
-    shard, at = actor.shard, actor.mover.at
-    if not actor.allowed(shard, (*actor.step.before, *([] if actor.protocol.rows_before_fence else [None]))):
-        yield from actor.stop()
-        return
-    order = ("row", "row", "fence") if actor.protocol.rows_before_fence else ("fence", "row", "row")
-    if order[at] == "fence":
-        changes = {"fences": actor.fence_with(shard, None)}
-    else:
-        key = at if actor.protocol.rows_before_fence else at - 1
-        changes = {"rows": actor.written({key: None}, shard)}
-    what = f"deletes a {order[at]} on {shard}"
-    yield from actor.then(what, at + 1, **changes) if at < 2 else actor.finish(what, **changes)
-
-
-def _restore(actor: Actor) -> Moves:
-    yield from actor.change_fence(notes=with_item(actor.world.notes, actor.source, frozenset()))
-
-
-def _settle(actor: Actor) -> Moves:
-    yield from actor.change_fence(notes=with_item(actor.world.notes, actor.target, frozenset()))
-
-
-def _reverse(actor: Actor) -> Moves:
-    if actor.has_move():
-        yield from actor.finish("is recorded", phase="catching_up", source=actor.target, wanted="go")
-    else:
-        yield from actor.stop()
-
-
-_ACTIONS = {
-    "Claim": _claim,
-    "Prepare": _prepare,
-    "Capture": _capture,
-    "Copy": _copy,
-    "CatchUp": _catch_up,
-    "Decide": _decide,
-    "Purge": _delete,
-    "Clear": _delete,
-    "Restore": _restore,
-    "Settle": _settle,
-    "Reverse": _reverse,
-}

@@ -12,7 +12,7 @@ import pytest
 
 from sharding.bucket_states import WRITABLE, BucketState
 from sharding.errors import MoveConflict, MoveOvertaken
-from sharding.rebalance import steps
+from sharding.rebalance import decided_steps, steps, undecided_steps
 from sharding.rebalance.move_state import POSSIBLE, FenceRow, Seen, next_step
 from sharding.rebalance.phases import FINAL, UNDECIDED, Phase, Wanted
 from sharding.rebalance.steps import Side, Step
@@ -44,34 +44,34 @@ def seen(phase, at_source, at_target, wanted=Wanted.GO, **facts):
 
 #: From the plan to the end: what is stored, and what comes next.
 WAY = [
-    (Phase.PLANNED, "owned", None, steps.Begin()),
-    (Phase.PREPARING, "owned", None, steps.Prepare()),
-    (Phase.PREPARING, "owned", "importing", steps.Prepare()),
-    (Phase.CAPTURING, "owned", "importing", steps.Capture()),
-    (Phase.CAPTURING, "capturing", "importing", steps.Capture()),
-    (Phase.COPYING, "capturing", "importing", steps.Copy()),
-    (Phase.CATCHING_UP, "capturing", "moved", steps.Reopen()),
-    (Phase.CATCHING_UP, "capturing", "importing", steps.CatchUp()),
-    (Phase.VERIFYING, "capturing", "importing", steps.Verify()),
-    (Phase.FENCING, "capturing", "importing", steps.Fence()),
-    (Phase.FENCING, "fenced", "importing", steps.Fence()),
-    (Phase.FINISHING, "fenced", "importing", steps.Decide()),
-    (Phase.FINISHING, "capturing", "importing", steps.Unfence()),
-    (Phase.DECIDED, "fenced", "importing", steps.Own()),
-    (Phase.DECIDED, "fenced", "capturing", steps.Own()),
-    (Phase.OWNING, "fenced", "capturing", steps.Forward()),
-    (Phase.OWNING, "moved", "capturing", steps.Forward()),
-    (Phase.FORWARDING, "moved", "capturing", steps.Announce()),
+    (Phase.PLANNED, "owned", None, undecided_steps.Begin()),
+    (Phase.PREPARING, "owned", None, undecided_steps.Prepare()),
+    (Phase.PREPARING, "owned", "importing", undecided_steps.Prepare()),
+    (Phase.CAPTURING, "owned", "importing", undecided_steps.Capture()),
+    (Phase.CAPTURING, "capturing", "importing", undecided_steps.Capture()),
+    (Phase.COPYING, "capturing", "importing", undecided_steps.Copy()),
+    (Phase.CATCHING_UP, "capturing", "moved", undecided_steps.Reopen()),
+    (Phase.CATCHING_UP, "capturing", "importing", undecided_steps.CatchUp()),
+    (Phase.VERIFYING, "capturing", "importing", undecided_steps.Verify()),
+    (Phase.FENCING, "capturing", "importing", undecided_steps.Fence()),
+    (Phase.FENCING, "fenced", "importing", undecided_steps.Fence()),
+    (Phase.FINISHING, "fenced", "importing", undecided_steps.Decide()),
+    (Phase.FINISHING, "capturing", "importing", undecided_steps.Unfence()),
+    (Phase.DECIDED, "fenced", "importing", decided_steps.Own()),
+    (Phase.DECIDED, "fenced", "capturing", decided_steps.Own()),
+    (Phase.OWNING, "fenced", "capturing", decided_steps.Forward()),
+    (Phase.OWNING, "moved", "capturing", decided_steps.Forward()),
+    (Phase.FORWARDING, "moved", "capturing", decided_steps.Announce()),
     (Phase.WINDOW, "moved", "capturing", None),
-    (Phase.PURGING, "moved", "capturing", steps.Settle()),
-    (Phase.PURGING, "moved", "owned", steps.Purge()),
-    (Phase.PURGING, "importing", "owned", steps.Purge()),
-    (Phase.PURGING, None, "owned", steps.Close()),
+    (Phase.PURGING, "moved", "capturing", decided_steps.Settle()),
+    (Phase.PURGING, "moved", "owned", decided_steps.Purge()),
+    (Phase.PURGING, "importing", "owned", decided_steps.Purge()),
+    (Phase.PURGING, None, "owned", decided_steps.Close()),
     (Phase.DONE, None, "owned", None),
-    (Phase.ABORTING, "fenced", "importing", steps.Restore()),
-    (Phase.ABORTING, "capturing", "importing", steps.Restore()),
-    (Phase.ABORTING, "owned", "importing", steps.Clear()),
-    (Phase.ABORTING, "owned", None, steps.CloseAborted()),
+    (Phase.ABORTING, "fenced", "importing", undecided_steps.Restore()),
+    (Phase.ABORTING, "capturing", "importing", undecided_steps.Restore()),
+    (Phase.ABORTING, "owned", "importing", undecided_steps.Clear()),
+    (Phase.ABORTING, "owned", None, undecided_steps.CloseAborted()),
     (Phase.ABORTED, "owned", None, None),
 ]
 
@@ -96,9 +96,9 @@ def test_fences_are_claimed_before_anything_else(phase, at_source, at_target, st
 def test_only_what_is_not_decided_is_aborted(phase, at_source, at_target, step, wanted):
     found = next_step(seen(phase, at_source, at_target, wanted))
     if phase in UNDECIDED:
-        assert found == steps.Abort()
+        assert found == undecided_steps.Abort()
     elif phase is Phase.WINDOW and wanted is Wanted.ROLLBACK:
-        assert found == steps.Reverse()
+        assert found == decided_steps.Reverse()
     else:
         assert found == step
 
@@ -107,7 +107,7 @@ def test_only_what_is_not_decided_is_aborted(phase, at_source, at_target, step, 
 def test_a_pause_leaves_no_bucket_fenced(phase, at_source, at_target, step):
     found = next_step(seen(phase, at_source, at_target, Wanted.PAUSE))
     if phase in UNDECIDED:
-        assert found == (steps.Unfence() if at_source == "fenced" or phase is Phase.FINISHING else None)
+        assert found == (undecided_steps.Unfence() if at_source == "fenced" or phase is Phase.FINISHING else None)
     elif phase is Phase.PURGING:
         assert found is None
     else:
@@ -118,12 +118,12 @@ def test_a_pause_leaves_no_bucket_fenced(phase, at_source, at_target, step):
     ("wanted", "window_open", "old_maps", "step"),
     [
         (Wanted.GO, True, False, None),
-        (Wanted.GO, False, False, steps.EndWindow()),
+        (Wanted.GO, False, False, decided_steps.EndWindow()),
         (Wanted.GO, False, True, None),
-        (Wanted.ABORT, False, False, steps.EndWindow()),
+        (Wanted.ABORT, False, False, decided_steps.EndWindow()),
         (Wanted.PAUSE, False, False, None),
-        (Wanted.ROLLBACK, True, False, steps.Reverse()),
-        (Wanted.ROLLBACK, False, False, steps.Reverse()),
+        (Wanted.ROLLBACK, True, False, decided_steps.Reverse()),
+        (Wanted.ROLLBACK, False, False, decided_steps.Reverse()),
         (Wanted.ROLLBACK, True, True, None),
     ],
 )
