@@ -29,6 +29,7 @@ from scripts import (
     mutations_of_commits,
     mutations_of_gathering,
     mutations_of_integrations,
+    mutations_of_moves,
     mutations_of_policies,
 )
 from scripts.mutation_list import Mutation
@@ -39,6 +40,7 @@ MUTATIONS = [
     *mutations_of_commits.MUTATIONS,
     *mutations_of_gathering.MUTATIONS,
     *mutations_of_integrations.MUTATIONS,
+    *mutations_of_moves.MUTATIONS,
     *mutations_of_policies.MUTATIONS,
 ]
 LEFT_OUT = shutil.ignore_patterns(".git", "var", ".venv*", "__pycache__", ".*_cache", "_build", "*.egg-info")
