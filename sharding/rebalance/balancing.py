@@ -6,6 +6,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from fractions import Fraction
 from math import ceil, floor
 
@@ -19,7 +20,7 @@ HasRoom = Callable[[int], bool]
 Choose = Callable[[Sequence[Weighed], Fraction, HasRoom], Weighed | None]
 
 
-def balancing(standing: Standing, choose: Choose) -> Iterator[Step]:
+def balancing(standing: Standing, way: Way) -> Iterator[Step]:
     """
     Yield moves until each shard is near its fair share or nothing more can be done, and make them in ``standing``.
 
@@ -29,11 +30,11 @@ def balancing(standing: Standing, choose: Choose) -> Iterator[Step]:
     request = standing.request
     threshold, tolerance = exact(request.threshold), exact(min(request.tolerance, request.threshold))
     began = False
-    for step in _moves(standing, choose, threshold, least=0):
+    for step in _moves(standing, way, threshold, least=0):
         began = True
         yield step
     if began and tolerance < threshold:
-        yield from _moves(standing, choose, tolerance, least=sum(standing.loads) // (TRIFLE * len(standing.loads)))
+        yield from _moves(standing, way, tolerance, least=sum(standing.loads) // (TRIFLE * len(standing.loads)))
 
 
 def fewest(buckets: Sequence[Weighed], equal: Fraction, has_room: HasRoom) -> Weighed | None:
@@ -53,11 +54,26 @@ def nearest(buckets: Sequence[Weighed], equal: Fraction, has_room: HasRoom) -> W
 
 #: Buckets of less than this part of the average are trifles.
 TRIFLE = 10
+#: How many of the fullest and emptiest shards are compared in search of the steepest step.
+STEEP = 3
+
+
+@dataclass(frozen=True, slots=True)
+class Way:
+    """How to choose the next move."""
+
+    choose: Choose
+    #: Whether the ideal bucket makes the two shards equal; or else it gives one of them its fair share.
+    equal: bool = False
+    #: Whether to take the move that lowers the measure most, wherever; or else one of the shard that is farthest off.
+    steep: bool = False
+
+
 #: What is tried; the best plan counts.
-WAYS: tuple[Choose, ...] = (fewest, nearest)
+WAYS = (Way(fewest), Way(fewest, equal=True), Way(nearest, equal=True), Way(fewest, equal=True, steep=True))
 
 
-def _moves(standing: Standing, choose: Choose, tolerance: Fraction, *, least: int) -> Iterator[Step]:
+def _moves(standing: Standing, way: Way, tolerance: Fraction, *, least: int) -> Iterator[Step]:
     """
     Yield moves of buckets with at least a load until each shard is within the tolerance.
 
@@ -68,7 +84,7 @@ def _moves(standing: Standing, choose: Choose, tolerance: Fraction, *, least: in
         # What was set aside may have become possible.
         among, moved = list(standing.weights), False
         while (farthest := _farthest(standing, among, tolerance)) is not None:
-            found = _pair(standing, choose, among, least)
+            found = _pair(standing, way, among, least)
             if found is None:
                 among.remove(farthest)
                 continue
@@ -88,20 +104,34 @@ def _farthest(standing: Standing, among: Sequence[str], tolerance: Fraction) -> 
     return farthest if abs(standing.relative(farthest) / fair - 1) > tolerance else None
 
 
-def _pair(standing: Standing, choose: Choose, among: Sequence[str], least: int) -> tuple[int, str] | None:
-    """Return a bucket of the fullest shard and its target, or else one for the emptiest; None if none can move."""
+def _pair(standing: Standing, way: Way, among: Sequence[str], least: int) -> tuple[int, str] | None:
+    """Return a bucket and its target: from the fullest shards, or to the emptiest; None if nothing can move."""
     order = sorted(among, key=lambda alias: (standing.relative(alias), alias))
     fair = standing.fair(among)
-    low, top = order[0], order[-1]
     targets = [alias for alias in order[:-1] if standing.relative(alias) < fair]
+    low, top = order[0], order[-1]
+    if way.steep:
+        pairs = [(source, target) for source in order[: -STEEP - 1 : -1] for target in targets[:STEEP]]
+        found = [each for pair in pairs if (each := _bucket(standing, way, *pair, fair, least)) is not None]
+        if found:
+            return max(found, key=lambda each: (_gain(standing, *each), each))
     for source, target in [*((top, each) for each in targets), *((each, low) for each in reversed(order[1:-1]))]:
-        bucket = _bucket(standing, choose, source, target, least)
+        bucket = _bucket(standing, way, source, target, fair, least)
         if bucket is not None:
-            return bucket, target
+            return bucket
     return None
 
 
-def _bucket(standing: Standing, choose: Choose, source: str, target: str, least: int) -> int | None:
+def _gain(standing: Standing, bucket: int, target: str) -> int:
+    """Return by how much a move lowers the measure."""
+    load, source = standing.loads[bucket], standing.owners[bucket]
+    difference = standing.relative(source) - standing.relative(target)
+    return load * (2 * difference - load * (standing.factors[source] + standing.factors[target]))
+
+
+def _bucket(
+    standing: Standing, way: Way, source: str, target: str, fair: Fraction, least: int
+) -> tuple[int, str] | None:
     difference = standing.relative(source) - standing.relative(target)
     if difference <= 0 or standing.shards[target].role is not Role.OPEN:
         return None
@@ -110,8 +140,16 @@ def _bucket(standing: Standing, choose: Choose, source: str, target: str, least:
     most = min(floor(2 * equal / (1 + standing.improvement)), ceil(2 * equal) - 1)
     buckets = standing.movable[source]
     worthy = buckets[_end(buckets, least - 1) : _end(buckets, most)]
-    chosen = choose(worthy, equal, lambda size: standing.has_room(target, size))
-    return None if chosen is None else chosen[2]
+    ideal = equal if way.equal else _ideal(standing, source, target, fair)
+    chosen = way.choose(worthy, ideal, lambda size: standing.has_room(target, size))
+    return None if chosen is None else (chosen[2], target)
+
+
+def _ideal(standing: Standing, source: str, target: str, fair: Fraction) -> Fraction:
+    """Return what one of the shards has too much or the other too little, whichever is less."""
+    surplus = (standing.relative(source) - fair) / standing.factors[source]
+    deficit = (fair - standing.relative(target)) / standing.factors[target]
+    return max(Fraction(0), min(surplus, deficit))
 
 
 def _at_most(buckets: Sequence[Weighed], load: int, has_room: HasRoom) -> Weighed | None:

@@ -9,20 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
-from fractions import Fraction
-from typing import Final
 
 from sharding.bucket_map import BucketMap
 from sharding.rebalance.balancing import WAYS, balancing
 from sharding.rebalance.evacuation import Step, evacuation
-from sharding.rebalance.load import NOTHING, Size, exact, is_count
+from sharding.rebalance.load import NOTHING, Size, is_count
 from sharding.rebalance.plan import Balance, Plan, PlannedMove, Share, digest_of
 from sharding.rebalance.reasons import sentences
 from sharding.rebalance.request import Request, Role
 from sharding.rebalance.standing import Measure, Standing
-
-#: Where all shards are within the tolerance, one plan is as good as another.
-EVEN: Final = Measure(0, Fraction(0))
 
 
 def rebalance(request: Request) -> Plan:
@@ -117,17 +112,22 @@ def measure_of(request: Request, bucket_map: BucketMap) -> Measure:
 
 
 def _balanced(request: Request, first: list[Step]) -> list[Step]:
-    """Return the first moves and the best of the ways to go on: the most even, then the fewest bytes and moves."""
+    """
+    Return the first moves and the best of the ways to go on: of those that end as even, the one with the fewest bytes.
+
+    What is within the tolerance is as even as the best.
+    """
     tried = []
     for way in WAYS:
         standing = Standing(request)
         for bucket, target, _ in first:
             standing.move(bucket, target)
         steps = [*first, *balancing(standing, way)]
+        uneven = max(standing.imbalance().sd, request.tolerance)
         carried = sum(standing.bytes_of(bucket) for bucket, _, _ in steps)
-        measure = EVEN if standing.deviation() <= exact(request.tolerance) else standing.measure()
-        tried.append(((measure, carried, len(steps)), steps))
-    return min(tried, key=lambda each: each[0])[1]
+        tried.append((uneven, (carried, standing.measure(), len(steps)), steps))
+    most = min(uneven for uneven, _, _ in tried) + request.tolerance
+    return min((price, steps) for uneven, price, steps in tried if uneven <= most)[1]
 
 
 def _plan(request: Request, steps: list[Step]) -> Plan:
