@@ -90,9 +90,9 @@ def _moves(standing: Standing, way: Way, tolerance: Fraction, *, least: int) -> 
                 continue
             bucket, target = found
             source, moved = standing.owners[bucket], True
-            reason = f"{source} has {_times(standing, source)} its fair share, {target} {_times(standing, target)}"
+            shares = float(standing.share_of(source)), float(standing.share_of(target))
             standing.move(bucket, target)
-            yield bucket, target, reason
+            yield bucket, target, f"{shares[0]:.2f} to {shares[1]:.2f} of fair share"
 
 
 def _farthest(standing: Standing, among: Sequence[str], tolerance: Fraction) -> str | None:
@@ -172,7 +172,3 @@ def _above(buckets: Sequence[Weighed], load: int, has_room: HasRoom) -> Weighed 
 def _end(buckets: Sequence[Weighed], load: int) -> int:
     """Return how many of the buckets have at most a load."""
     return bisect_left(buckets, (load + 1, 0, 0))
-
-
-def _times(standing: Standing, alias: str) -> str:
-    return f"{float(standing.share_of(alias)):.2f} times"

@@ -71,13 +71,16 @@ class Plan:
     pins: tuple[tuple[int, str], ...] = ()
 
     def __post_init__(self) -> None:
+        buckets = [*(move.bucket for move in self.moves), *(bucket for bucket, _ in self.pins)]
+        for bucket in buckets:
+            if not 0 <= bucket < self.buckets:
+                raise ValueError(
+                    f"Bucket {bucket} is planned for and does not exist: this cluster has the buckets 0 to "
+                    f"{self.buckets - 1}."
+                )
         for bucket, times in Counter(move.bucket for move in self.moves).items():
             if times > 1:
                 raise ValueError(f"Bucket {bucket} moves {times} times in one plan. It may move once.")
-            if not 0 <= bucket < self.buckets:
-                raise ValueError(
-                    f"Bucket {bucket} moves and does not exist: this cluster has the buckets 0 to {self.buckets - 1}."
-                )
         for move in self.moves:
             if move.source == move.target:
                 raise ValueError(f"Bucket {move.bucket} moves from {move.source!r} to itself.")

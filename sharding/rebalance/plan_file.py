@@ -1,8 +1,8 @@
 """
 Plans as JSON files, so that what is applied is what was looked at.
 
-A file is written and read by this program; it may be looked at, and moves may be struck from it. What cannot be a plan is
-refused with a sentence that names the place.
+A file is written and read by this program; it may be looked at, and moves may be struck from it. What cannot be a plan
+is refused with a sentence that names the place.
 """
 
 from __future__ import annotations
@@ -69,13 +69,16 @@ def from_json(text: str) -> Plan:
     """
     try:
         content = json.loads(text, object_pairs_hook=_object, parse_constant=_constant)
-    except json.JSONDecodeError as error:
+    except NoPlan:
+        raise
+    except ValueError as error:
+        # Among them json.JSONDecodeError, and Python's limit on the digits of a number.
         raise NoPlan(f"it is not JSON ({error}). {REMEDY}") from error
     except RecursionError as error:
         raise NoPlan(f"it is not JSON that a plan is written in. {REMEDY}") from error
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise NoPlan(f"it does not say that its format is {FORMAT!r}. {REMEDY}")
-    if content.get("version") != VERSION:
+    if not is_count(content.get("version")) or content["version"] != VERSION:
         raise NoPlan(f"its version is {content.get('version')!r}, and this release reads {VERSION}. {REMEDY}")
     return _plan(_fields(content, "", PLAN))
 
@@ -83,6 +86,11 @@ def from_json(text: str) -> Plan:
 def _plan(found: dict[str, Any]) -> Plan:
     moves = [PlannedMove(**each) for each in _each(found["moves"], "moves", MOVE)]
     pins = [_pin(pin, f"pins[{index}]") for index, pin in enumerate(found["pins"])]
+    before, after = _balance(found["before"], "before"), _balance(found["after"], "after")
+    for index, move in enumerate(moves):
+        for alias in (move.source, move.target):
+            if alias not in before.aliases:
+                _refuse(f"moves[{index}]", f"is between two of {', '.join(before.aliases)}", alias)
     try:
         check_buckets(found["buckets"])
         return Plan(
@@ -91,13 +99,11 @@ def _plan(found: dict[str, Any]) -> Plan:
             digest=found["digest"],
             by=found["by"],
             moves=tuple(moves),
-            before=_balance(found["before"], "before"),
-            after=_balance(found["after"], "after"),
+            before=before,
+            after=after,
             reasons=tuple(found["reasons"]),
             pins=tuple(pins),
         )
-    except NoPlan:
-        raise
     except ValueError as error:
         raise NoPlan(f"{error} {REMEDY}") from error
 

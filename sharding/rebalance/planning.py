@@ -124,7 +124,7 @@ def _balanced(request: Request, first: list[Step]) -> list[Step]:
             standing.move(bucket, target)
         steps = [*first, *balancing(standing, way)]
         uneven = max(standing.imbalance().sd, request.tolerance)
-        carried = sum(standing.bytes_of(bucket) for bucket, _, _ in steps)
+        carried = sum(standing.bytes_of(bucket) + request.per_move for bucket, _, _ in steps)
         tried.append((uneven, (carried, standing.measure(), len(steps)), steps))
     most = min(uneven for uneven, _, _ in tried) + request.tolerance
     return min((price, steps) for uneven, price, steps in tried if uneven <= most)[1]

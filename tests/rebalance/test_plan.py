@@ -304,7 +304,8 @@ def naive(request, loads):
 
 @given(
     requests(
-        roles=(Role.OPEN,), limited=False, pinned=False, weighted=False, threshold=0.1, tolerance=0.1, improvement=0
+        **{"roles": (Role.OPEN,), "limited": False, "pinned": False, "weighted": False},
+        **{"threshold": 0.1, "tolerance": 0.1, "improvement": 0, "per_move": 0},
     )
 )
 def test_no_more_bytes_than_the_naive_way(request_):
