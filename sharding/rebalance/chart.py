@@ -59,8 +59,8 @@ def show_balance(plan: Plan, console: Console) -> None:
     scale = max(
         (_figure(share, plan.by) for balance in (plan.before, plan.after) for share in balance.shares), default=0
     )
-    columns = ("shard", "", plan.by, "", "of fair share")
-    shown = table(*columns, right=(plan.by, "of fair share"))
+    columns = ("shard", "", plan.by, f"{MARK} fair share", "of it")
+    shown = table(*columns, right=(plan.by, "of it"))
     for before, after in zip(plan.before.shares, plan.after.shares, strict=True):
         for label, share, balance in (("before", before, plan.before), ("after", after, plan.after)):
             figure, fair = _figure(share, plan.by), _fair(share, balance, plan.by)
@@ -72,7 +72,7 @@ def show_balance(plan: Plan, console: Console) -> None:
                 NOTHING if share.load is None else f"{share.load:.2f}",
             )
     console.print(shown)
-    console.print(f"\nImbalance: {plan.before.imbalance}, then {plan.after.imbalance} ({MARK} is a fair share)")
+    console.print(f"\nImbalance: {plan.before.imbalance}, then {plan.after.imbalance}")
 
 
 def bar(figure: float, scale: float, mark: float | None = None, *, filled: str = "█", width: int = BAR) -> Text:

@@ -87,6 +87,8 @@ def _plan(found: dict[str, Any]) -> Plan:
     moves = [PlannedMove(**each) for each in _each(found["moves"], "moves", MOVE)]
     pins = [_pin(pin, f"pins[{index}]") for index, pin in enumerate(found["pins"])]
     before, after = _balance(found["before"], "before"), _balance(found["after"], "after")
+    if before.aliases != after.aliases:
+        raise NoPlan(f"before and after are not of the same shards. {REMEDY}")
     for index, move in enumerate(moves):
         for alias in (move.source, move.target):
             if alias not in before.aliases:
@@ -168,6 +170,10 @@ def _part(value: Any) -> str | None:
     return None if is_number(value) else "is a number of 0 or more"
 
 
+def _weight(value: Any) -> str | None:
+    return None if is_number(value) and value else "is a positive number"
+
+
 def _load(value: Any) -> str | None:
     return None if value is None else _part(value)
 
@@ -212,7 +218,7 @@ MOVE: Final[dict[str, Check]] = {
 }
 BALANCE: Final[dict[str, Check]] = {"shares": _list, "imbalance": _anything}
 SHARE: Final[dict[str, Check]] = {
-    **{"alias": _alias, "weight": _part, "buckets": _count, "rows": _count, "bytes": _count, "load": _load}
+    **{"alias": _alias, "weight": _weight, "buckets": _count, "rows": _count, "bytes": _count, "load": _load}
 }
 IMBALANCE: Final[dict[str, Check]] = {"sd": _part, "max_over_mean": _part}
 PIN: Final[dict[str, Check]] = {"bucket": _count, "shard": _alias}
