@@ -54,6 +54,8 @@ class Shard:
             raise ValueError(
                 f"The capacity of {self.alias!r} is a whole number of bytes or None, not {self.capacity!r}."
             )
+        if self.role not in {*Role}:
+            raise ValueError(f"The role of {self.alias!r} is one of {', '.join(Role)}, not {self.role!r}.")
         object.__setattr__(self, "role", Role(self.role))
 
 

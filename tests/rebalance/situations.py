@@ -22,7 +22,7 @@ thresholds = st.sampled_from([0, 0.01, 0.1, 0.5])
 
 
 @st.composite
-def requests(draw, *, roles=tuple(Role), limited=True, pinned=True, weighted=True, most_buckets=24, **fixed):
+def requests(draw, /, *, roles=tuple(Role), limited=True, pinned=True, weighted=True, most_buckets=24, **fixed):
     """Draw a request that makes sense; whether a plan can be made is another question."""
     buckets = draw(st.integers(1, most_buckets))
     aliases = draw(st.lists(st.sampled_from(ALIASES), min_size=1, max_size=5, unique=True))

@@ -280,13 +280,22 @@ KEY = KeyInBucket("42", Size(), 1)
         (lambda: planning.reweight(cluster("ab"), {"a": 0}), "The weight of 'a' is a positive number, not 0."),
         (lambda: Shard("a", float("nan")), "The weight of 'a' is a positive number, not nan."),
         (lambda: Shard("a", True), "The weight of 'a' is a positive number, not True."),
-        (lambda: Shard("a", "2"), "The weight of 'a' is a positive number, not '2'."),
+        (lambda: Shard("a", "2"), "The weight of 'a' is a positive number, not '2'."),  # type: ignore[arg-type]
         (lambda: Shard(""), "A shard is named by its alias, not ''."),
         (lambda: Shard("a", capacity=-1), "The capacity of 'a' is a whole number of bytes or None, not -1."),
-        (lambda: Shard("a", capacity=1.5), "The capacity of 'a' is a whole number of bytes or None, not 1.5."),
-        (lambda: Shard("a", role="absent"), "'absent' is not a valid Role"),
+        (
+            lambda: Shard("a", capacity=1.5),  # type: ignore[arg-type]
+            "The capacity of 'a' is a whole number of bytes or None, not 1.5.",
+        ),
+        (
+            lambda: Shard("a", role="absent"),  # type: ignore[arg-type]
+            "The role of 'a' is one of open, closed, reserved, drained, not 'absent'.",
+        ),
         (lambda: Size(-1, 0), "The rows of a bucket are a whole number of 0 or more, not -1."),
-        (lambda: Size(0, 1.5), "The bytes of a bucket are a whole number of 0 or more, not 1.5."),
+        (
+            lambda: Size(0, 1.5),  # type: ignore[arg-type]
+            "The bytes of a bucket are a whole number of 0 or more, not 1.5.",
+        ),
         (lambda: Size(True, 1), "The rows of a bucket are a whole number of 0 or more, not True."),
         (
             lambda: KeyInBucket("42", Size(), -1),
