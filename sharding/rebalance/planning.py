@@ -32,7 +32,7 @@ def rebalance(request: Request) -> Plan:
 
 def add(request: Request, aliases: Collection[str]) -> Plan:
     """
-    Plan to fill new shards up to their fair share; nothing moves between the others.
+    Plan to move buckets to new shards, while these have less than their fair share; nothing moves between the others.
 
     Raises:
         NoRoom: a pinned bucket does not fit where it is pinned.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import doctest
+import random
+from dataclasses import replace
 
 import pytest
 
@@ -142,6 +144,31 @@ def test_few_large_buckets_go_before_many_small_ones():
     assert len(plan.moves) < 5
 
 
+def test_a_thousand_moves_are_not_made_to_spare_a_little():
+    chance = random.Random(0)
+    sizes = [int(1000 * chance.paretovariate(1.3)) for _ in range(240)]
+    owners = [chance.choice("aab") for _ in range(240)]
+    request = cluster(owners, dict.fromkeys("abcd", 1), sizes, threshold=0.1, tolerance=0.01)
+    frugal, quick = (planning.rebalance(replace(request, per_move=bytes_)) for bytes_ in (0, 5000))
+    assert frugal.bytes < quick.bytes < frugal.bytes * 1.1
+    assert len(quick.moves) < len(frugal.moves) / 3
+    for plan in (frugal, quick):
+        assert plan.after.imbalance.max_over_mean < 1.1
+
+
+def test_fewer_bytes_do_not_go_before_evenness():
+    """110 and 60: with the bucket of 10, 100 and 70 are left; with that of 30, 80 and 90."""
+    assert moves(planning.rebalance(cluster("babb", OPEN, [70, 60, 30, 10], threshold=0.1, tolerance=0.01))) == [
+        (2, "ba")
+    ]
+
+
+def test_fractions_of_weights_are_exact():
+    """As floats, 0.3 is not three times 0.1, and the shards would not be even."""
+    plan = planning.rebalance(cluster("abbb", {"a": 0.1, "b": 0.3}))
+    assert plan.reasons == ("Each shard's load is within 0 % of its fair share: there is nothing to do.",)
+
+
 def test_the_last_per_cent_is_not_made_of_empty_buckets():
     sizes = [100, 100, 100, 110, *[0] * 96]
     even = planning.rebalance(cluster("a" * 100, OPEN, sizes, threshold=0.1, tolerance=0.01))
@@ -154,6 +181,12 @@ def test_add_moves_nothing_between_the_others():
     request = cluster("aaaaaabb", {"a": 1, "b": 1, "c": Shard("c", capacity=10)}, [10] * 8)
     assert moves(planning.add(request, ["c"])) == [(0, "ac")]
     assert moves(planning.rebalance(request)) == [(0, "ac"), (1, "ab")]
+
+
+def test_a_new_shard_gets_no_more_than_its_share_from_a_hot_one():
+    """The shares are 50; with a third bucket of 30 the new shard would be as hot as the old one."""
+    request = cluster("aaaabde", dict.fromkeys("abcde", 1), [100, 30, 30, 30, 20, 20, 20], pins={0: "a"}, threshold=0.1)
+    assert [move[1] for move in moves(planning.add(request, ["c"]))] == ["ac", "ac"]
 
 
 def test_drain_balances_nothing_else():
@@ -175,11 +208,10 @@ def test_drain_gives_the_largest_away_first():
 
 
 def test_space_goes_before_evenness():
-    """Evenly, 6 goes to b, and 5 to c, which leaves no place for 4 and 3; tightly, all fits."""
-    shards = {"a": 1, "b": Shard("b", capacity=10), "c": Shard("c", capacity=8)}
-    plan = planning.drain(cluster("aaaa", shards, [6, 5, 4, 3]), ["a"])
-    assert {move.target for move in plan.moves} == {"b", "c"}
-    assert {share.alias: share.bytes for share in plan.after.shares} == {"a": 0, "b": 10, "c": 8}
+    """Evenly, 6 goes to b and 5 to c, which leaves no place for the other 5; tightly, 6 goes to c."""
+    shards = {"a": 1, "b": Shard("b", capacity=10), "c": Shard("c", capacity=6)}
+    plan = planning.drain(cluster("aaa", shards, [6, 5, 5]), ["a"])
+    assert moves(plan) == [(0, "ac"), (1, "ab"), (2, "ab")]
 
 
 def test_reweight():
