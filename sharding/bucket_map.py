@@ -126,15 +126,15 @@ class BucketMap:
             owners[bucket] = alias
         return BucketMap(self.epoch + 1, tuple(owners))
 
-    def corrected(self, bucket: int, alias: str) -> BucketMap:
+    def corrected(self, bucket: int, alias: str, epoch: int) -> BucketMap:
         """
-        Return the map of the same epoch in which a bucket has another owner, since this one was known too late.
+        Return the map in which a bucket has the owner that it has since an epoch; what else has changed is unknown.
 
         Raises:
             ValueError: The map has no such bucket.
         """
         self.owner(bucket)
-        return BucketMap(self.epoch, (*self.owners[:bucket], alias, *self.owners[bucket + 1 :]))
+        return BucketMap(max(self.epoch, epoch), (*self.owners[:bucket], alias, *self.owners[bucket + 1 :]))
 
     def imbalance(self, weights: Mapping[str, float] | None = None) -> Imbalance:
         """

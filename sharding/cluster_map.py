@@ -43,6 +43,8 @@ class Loaded:
     uuid: UUID | None = None
     #: {reference table: the shards that hold its rows}
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
+    #: False for a map that was put together from what shards said.
+    whole: bool = True
 
 
 _loaded: Loaded | None = None
@@ -81,12 +83,12 @@ def refresh() -> BucketMap:
         return _loaded.map
 
 
-def learn(bucket: int, alias: str) -> None:
+def learn(bucket: int, alias: str, epoch: int) -> None:
     """Take note of where a bucket has gone, as the shard says which had it; the whole map is read again soon."""
     global _loaded
     with _lock:
         if _loaded is not None:
-            _loaded = replace(_loaded, map=_loaded.map.corrected(bucket, alias), until=0.0)
+            _loaded = replace(_loaded, map=_loaded.map.corrected(bucket, alias, epoch), until=0.0, whole=False)
 
 
 def is_old() -> bool:
@@ -204,7 +206,7 @@ def _load() -> Loaded:
         )
     numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
     held = stored_copies()
-    if _loaded is not None and _loaded.map.epoch == cluster.epoch:
+    if _loaded is not None and _loaded.whole and _loaded.map.epoch == cluster.epoch:
         return Loaded(_loaded.map, numbers, until, cluster.uuid, held)
     owners = tuple(BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True))
     if len(owners) != cluster.buckets:

@@ -29,7 +29,7 @@ ShardingError                       everything below; never raised itself
 │   ├── MapOutdated                 .alias                      a shard has seen a newer map
 │   └── EpochChanged                .alias .epoch               retryable: a shard shows others than the map says
 ├── BucketRefused                   .bucket .alias .state       retryable; never raised itself
-│   ├── BucketMoved                 .forward                    the bucket is another shard's now
+│   ├── BucketMoved                 .forward .epoch             the bucket is another shard's now
 │   └── BucketFenced                                            the bucket is about to be another shard's
 ├── RebalanceError
 │   ├── MoveConflict                .bucket .phase .owner .source_state .target_state
@@ -250,6 +250,7 @@ class BucketMoved(BucketRefused):
     """A write was sent to a shard that has given the bucket away."""
 
     forward: str
+    epoch: int
 
 
 class BucketFenced(BucketRefused):

@@ -38,15 +38,15 @@ def explained(error: BaseException, alias: str) -> errors.ShardingError | None:
         return None
     facts = _facts(cause)
     if state == DIFFERS:
-        return _epoch_changed(alias)
+        return epoch_changed(alias)
     if state == MOVED:
-        return moved(facts["bucket"], alias, facts["forward"], facts["state"])
+        return moved(facts["bucket"], alias, facts["forward"], facts["state"], facts["epoch"])
     if state in {FENCED, UNKNOWN}:
         return _fenced(alias, facts)
     return None
 
 
-def moved(bucket: int, alias: str, forward: str, state: str) -> BucketMoved:
+def moved(bucket: int, alias: str, forward: str, state: str, epoch: int) -> BucketMoved:
     """Return the error that says where a bucket has gone."""
     return BucketMoved(
         f"The bucket {bucket} has moved from {alias!r} to {forward!r}. Repeat the block; sharding.retry does so.",
@@ -54,6 +54,7 @@ def moved(bucket: int, alias: str, forward: str, state: str) -> BucketMoved:
         alias=alias,
         state=state,
         forward=forward,
+        epoch=epoch,
     )
 
 
@@ -62,7 +63,8 @@ def _facts(cause: Any) -> dict[str, Any]:
     return found
 
 
-def _epoch_changed(alias: str) -> EpochChanged:
+def epoch_changed(alias: str) -> EpochChanged:
+    """Return the error that says that a shard shows other buckets than the map in memory says."""
     known = cluster_map.known()
     epoch = -1 if known is None else known.epoch
     return EpochChanged(

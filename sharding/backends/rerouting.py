@@ -17,12 +17,15 @@ from django.db import DatabaseError, Error
 
 from sharding import cluster_map, conf
 from sharding.backends import refusals
-from sharding.bucket_states import FENCE, HIDING, BucketState
+from sharding.backends.isolation import holds_a_snapshot
+from sharding.bucket_states import FENCE, BucketState
 from sharding.errors import BucketMoved, BucketRefused, EpochChanged
 from sharding.routing import Buckets
 
 #: Seconds before a statement is sent again whose bucket is moving in this instant; the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
+
+STATE = f"SELECT state, forward, epoch FROM {FENCE} WHERE bucket = %s"
 
 
 class Begun:
@@ -63,7 +66,7 @@ class Patience:
         if time.monotonic() >= self._until:
             return False
         if isinstance(refusal, BucketMoved):
-            cluster_map.learn(refusal.bucket, refusal.forward)
+            cluster_map.learn(refusal.bucket, refusal.forward, refusal.epoch)
             return True
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -104,6 +107,7 @@ def rerouted(compiler: Any, route: Callable[[], Any], door: Any, buckets: Bucket
     native: Any = type(compiler)
     compiler.__class__ = _rerouted(native)
     compiler.route, compiler.routing_door, compiler.buckets = route, door, buckets
+    compiler.epoch = cluster_map.current().epoch
     return compiler
 
 
@@ -113,6 +117,8 @@ class Rerouted:
     route: Callable[[], Any]
     routing_door: Any
     buckets: Buckets
+    #: Of the map by which it was routed.
+    epoch: int
     connection: Any
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
@@ -135,8 +141,9 @@ class Rerouted:
             except DatabaseError as error:
                 # The first rows of a server-side cursor are fetched without an execute wrapper.
                 raise refusals.explained(error, self.connection.alias) or error from error.__cause__
-            if buckets is not None and len(buckets) == 1 and (not is_something or cluster_map.is_old()):
-                require_owner(self.connection, *buckets)
+            if buckets is not None and len(buckets) == 1 and (not is_something or _is_doubtful(self.connection)):
+                (bucket,) = buckets
+                require_owner(self.connection, bucket, self.epoch)
             return found
 
         return patiently(self.routing_door, send)
@@ -152,28 +159,30 @@ def _rerouted(native: Any) -> Any:
     return type(f"Rerouted{native.__name__}", (Rerouted, native), more)
 
 
-def require_owner(connection: Any, bucket: int) -> None:
+def require_owner(connection: Any, bucket: int, epoch: int) -> None:
     """
-    Ask a shard whose a bucket is.
+    Ask a shard whose a bucket is, and has been since the epoch of the map by which a statement was sent there.
 
     Raises:
         BucketMoved: it is another shard's.
+        EpochChanged: it became the shard's meanwhile, or is about to, so that the statement may have seen a part of it.
     """
-    state, forward = _said_by(connection, bucket)
-    if state == BucketState.IMPORTING:
-        # So it was before, or so it is still in the instants after it became this shard's.
-        forward = cluster_map.refresh().owner(bucket)
-    if state in HIDING and forward != connection.alias:
-        raise refusals.moved(bucket, connection.alias, forward, state)
-
-
-def _said_by(connection: Any, bucket: int) -> tuple[str, str]:
     # The driver's connection: nobody's statements are counted, logged or refused for it.
     with connection.wrap_database_errors:
-        row = connection.connection.execute(
-            f"SELECT state, forward FROM {FENCE} WHERE bucket = %s", [bucket]
-        ).fetchone()
-    return row or ("", "")
+        row = connection.connection.execute(STATE, [bucket]).fetchone()
+    if row is None:
+        # There is no fence.
+        return
+    state, forward, since = row
+    if state == BucketState.MOVED:
+        raise refusals.moved(bucket, connection.alias, forward, state, since)
+    if state == BucketState.IMPORTING or since > epoch:
+        raise refusals.epoch_changed(connection.alias)
+
+
+def _is_doubtful(connection: Any) -> bool:
+    """Return whether rows may be those of a copy: by an old map, or as they were before the whole bucket came."""
+    return cluster_map.is_old() or holds_a_snapshot(connection)
 
 
 def _beginning(found: Any) -> tuple[bool, Any]:
