@@ -43,8 +43,9 @@ STRICT = [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
 
 
 @pytest.fixture(autouse=True)
-def patience() -> Iterator[None]:
+def patience(orders: None) -> Iterator[None]:
     with override_settings(SHARDING={**settings.SHARDING, "MOVE_WAIT": 0.5}):
+        cluster_map.current()
         yield
 
 
