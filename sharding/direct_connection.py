@@ -36,7 +36,7 @@ def direct_connection(alias: str, *, lock_timeout: float | None = None) -> Itera
     try:
         made.ensure_connection()
         if made.vendor == "postgresql":
-            _refuse_pooler(made)
+            refuse_pooler(alias, made.connection)
             if lock_timeout is not None:
                 with made.cursor() as cursor:
                     cursor.execute("SELECT set_config('lock_timeout', %s, false)", [f"{round(lock_timeout * 1000)}ms"])
@@ -66,13 +66,10 @@ def _made(alias: str, lock_timeout: float | None) -> Any:
     return backend.DatabaseWrapper({**settings, "OPTIONS": options}, alias)
 
 
-def _refuse_pooler(connection: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT pg_backend_pid()")
-        (pid,) = cursor.fetchone()
+def refuse_pooler(alias: str, connection: Any) -> None:
+    """Raise PooledConnection where a driver's connection to ``alias`` does not lead to a session of its own."""
     # A pooler tells its clients a process number of its own making.
-    if pid != connection.connection.info.backend_pid:
-        alias = connection.alias
+    if connection.execute("SELECT pg_backend_pid()").fetchone()[0] != connection.info.backend_pid:
         raise PooledConnection(
             f"{alias!r} is reached through a connection pooler, which shares one session among many clients. "
             f"Give the server's own address in {direct_variable(alias)}.",

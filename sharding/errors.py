@@ -41,6 +41,12 @@ ShardingError                       everything below; never raised itself
 ├── CommitInDoubt                   .transaction                nobody knows yet whether the block is committed
 ├── InvalidCursor                   .cursor                     also a ValueError
 ├── MigrationFailed                 .failures
+├── RebalanceError                  a move cannot go on
+│   ├── Superseded                  .bucket .alias .generation .found .state
+│   ├── TablesDiffer                .differences
+│   ├── CopyRefused                 .table .alias .constraint
+│   ├── CopyDamaged                 .table .alias .first .last
+│   └── VerificationFailed          .report
 ├── ShardsUnavailable               .failures                   {alias: exception}
 │   └── FanOutTimeout               .timeout
 └── PartialRefused                  .model                      a part of an answer where only a whole one is sound
@@ -323,6 +329,49 @@ class MigrationFailed(ShardingError):
     """Some databases could not be migrated; the others were."""
 
     failures: Mapping[str, BaseException]
+
+
+class RebalanceError(ShardingError):
+    """A move cannot go on."""
+
+
+class Superseded(RebalanceError):
+    """Another attempt at a move has taken over, or its bucket is not in the state that this one expects."""
+
+    bucket: int
+    alias: str
+    generation: int
+    found: int | None
+    state: str | None
+
+
+class TablesDiffer(RebalanceError):
+    """The tables of two shards are not alike enough for rows to go from one to the other."""
+
+    differences: Sequence[str]
+
+
+class CopyRefused(RebalanceError):
+    """A shard does not take a row that another one has."""
+
+    table: str
+    alias: str
+    constraint: str | None
+
+
+class CopyDamaged(RebalanceError):
+    """Rows are not on the shard that got them what they were on the shard that gave them."""
+
+    table: str
+    alias: str
+    first: str | None
+    last: str | None
+
+
+class VerificationFailed(RebalanceError):
+    """Two shards do not have the same rows of a bucket."""
+
+    report: Any
 
 
 class PartialRefused(ShardingError):

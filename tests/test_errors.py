@@ -58,6 +58,12 @@ FACTS: dict[str, Any] = {
     "target_state": "owned",
     "generation": 7,
     "latest": 9,
+    "state": "owned",
+    "differences": ("shop_line.amount is integer on 'shard_a' and bigint on 'shard_b'.",),
+    "constraint": "one_email_a_tenant",
+    "first": "[1]",
+    "last": "[9]",
+    "report": None,
 }
 
 

@@ -1,0 +1,61 @@
+"""
+How far a copy has come, table by table: kept where the rows go, in the transaction in which they are written.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+
+from sharding.rebalance.facts import MoveFacts
+from sharding.rebalance.sessions import Cursor
+from sharding.rebalance.tables import Table
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """What is copied of one table: its rows up to the key ``last``, or all."""
+
+    last: str | None = None
+    rows: int = 0
+    digest: Decimal = Decimal(0)
+    done: bool = False
+
+    def grown(self, *, last: str | None, rows: int, digest: Decimal, done: bool) -> Progress:
+        return Progress(last if last is not None else self.last, self.rows + rows, self.digest + digest, done)
+
+
+def read(cursor: Cursor, facts: MoveFacts) -> dict[str, Progress]:
+    """Return the progress of each table of a move, whichever attempt has made it."""
+    cursor.execute(
+        "SELECT table_name, last::text, rows, digest, done FROM sharding_progress WHERE bucket = %s", [facts.bucket]
+    )
+    found = {name: Progress(*rest) for name, *rest in cursor.fetchall()}
+    return {table.name: found.get(table.name, Progress()) for table in facts.tables}
+
+
+def write(cursor: Cursor, facts: MoveFacts, table: Table, progress: Progress) -> None:
+    """Keep the progress of one table, in the cursor's transaction."""
+    cursor.execute(
+        """
+        INSERT INTO sharding_progress (bucket, table_name, generation, last, rows, digest, done)
+        VALUES (%s, %s, %s, %s::jsonb, %s, %s, %s)
+        ON CONFLICT (bucket, table_name) DO UPDATE SET generation = excluded.generation, last = excluded.last,
+            rows = excluded.rows, digest = excluded.digest, done = excluded.done
+        """,
+        [
+            facts.bucket,
+            table.name,
+            facts.generation,
+            progress.last,
+            progress.rows,
+            progress.digest,
+            progress.done,
+        ],
+    )
+
+
+def next_table(facts: MoveFacts, progress: Mapping[str, Progress]) -> Table | None:
+    """Return the table that is to be copied now: each after those to which it refers. None when all are."""
+    return next((table for table in facts.tables if not progress[table.name].done), None)

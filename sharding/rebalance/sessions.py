@@ -1,0 +1,224 @@
+"""
+The sessions of a mover: one at the shard that gives a bucket, one at the shard that gets it, and their transactions.
+
+They are psycopg connections of their own, so that no setting, hook or cursor of the application's has a part in them.
+Whatever the role, the database or the server sets, values look alike in both: what is compared as text is the same text.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import psycopg
+from psycopg import sql
+
+from sharding import cluster_map, env
+from sharding.bucket_states import FENCE, BucketState
+from sharding.direct_connection import CONNECT_TIMEOUT, refuse_pooler
+from sharding.errors import Superseded
+
+Cursor = psycopg.Cursor[tuple[Any, ...]]
+
+#: How values are written as text, and what else could make two sessions differ.
+PINNED = {
+    "TimeZone": "UTC",
+    "DateStyle": "ISO, YMD",
+    "IntervalStyle": "postgres",
+    "extra_float_digits": "1",
+    "bytea_output": "hex",
+    "lc_monetary": "C",
+    "xmlbinary": "base64",
+    "standard_conforming_strings": "on",
+}
+
+#: Seconds that one statement may take, and that a transaction may wait for its mover: one that hangs gives way.
+STATEMENT_TIMEOUT = 600.0
+IDLE_TIMEOUT = 60.0
+#: Seconds that a statement waits for a lock; the application's transactions come first.
+LOCK_TIMEOUT = 10.0
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """A connection in autocommit, and the shard where it leads."""
+
+    alias: str
+    connection: psycopg.Connection[tuple[Any, ...]]
+
+
+@dataclass(frozen=True, slots=True)
+class Sessions:
+    """The two ends of a move."""
+
+    source: Session
+    target: Session
+
+
+@contextmanager
+def open_sessions(source: str, target: str, *, bucket: int, generation: int) -> Iterator[Sessions]:
+    """
+    Yield a mover's sessions at two shards, and close them in the end.
+
+    Raises:
+        UnknownShard: DATABASES lacks an alias.
+        PooledConnection: a pooler stands between, which would hand the session to others.
+        psycopg.OperationalError: a server does not answer.
+    """
+    with (
+        open_session(source, bucket=bucket, generation=generation) as giving,
+        open_session(target, bucket=bucket, generation=generation) as getting,
+    ):
+        yield Sessions(giving, getting)
+
+
+@contextmanager
+def open_session(alias: str, *, bucket: int, generation: int) -> Iterator[Session]:
+    """Yield one of a mover's sessions, and close it in the end; see open_sessions()."""
+    connection = _connect(alias, application_name(bucket, generation))
+    try:
+        refuse_pooler(alias, connection)
+        _pin(connection)
+        yield Session(alias, connection)
+    finally:
+        connection.close()
+
+
+def application_name(bucket: int, generation: int) -> str:
+    """Return the name of a mover's sessions, by which the next mover of the bucket finds and ends them."""
+    return f"shardkit-mover:{bucket}:{generation}"
+
+
+@contextmanager
+def mover_transaction(
+    session: Session, buckets: int | Collection[int], *, generation: int, states: Collection[BucketState]
+) -> Iterator[Cursor]:
+    """
+    Yield a cursor in a transaction of the mover's: no attempt that came after it has begun, or can before it ends.
+
+    The fence lets such a transaction write, whatever the state. It keeps the fence's rows locked, so that they stay
+    what they are.
+
+    Raises:
+        Superseded: the fence has another generation, or a bucket is in none of ``states`` here.
+    """
+    with _transaction(session, "BEGIN") as cursor:
+        cursor.execute("SELECT set_config('sharding.mover', %s, true)", [str(generation)])
+        _compare(cursor, session.alias, buckets, generation, states, lock=True)
+        yield cursor
+
+
+@contextmanager
+def snapshot(
+    session: Session, buckets: int | Collection[int], *, generation: int, states: Collection[BucketState]
+) -> Iterator[Cursor]:
+    """
+    Yield a cursor in a transaction that only reads, of which every statement sees the same instant.
+
+    It locks nothing: what is read is of use only in a mover_transaction() at the other shard.
+
+    Raises:
+        Superseded: as mover_transaction().
+    """
+    with _transaction(session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as cursor:
+        _compare(cursor, session.alias, buckets, generation, states, lock=False)
+        yield cursor
+
+
+@contextmanager
+def _transaction(session: Session, begin: str) -> Iterator[Cursor]:
+    with session.connection.cursor() as cursor:
+        cursor.execute(begin)
+        try:
+            yield cursor
+            cursor.execute("COMMIT")
+        except BaseException:
+            _roll_back(session, cursor)
+            raise
+
+
+def _roll_back(session: Session, cursor: Cursor) -> None:
+    if session.connection.info.transaction_status == psycopg.pq.TransactionStatus.ACTIVE:
+        # It was interrupted within a COPY. The server rolls back what it was told of.
+        session.connection.close()
+        return
+    try:
+        cursor.execute("ROLLBACK")
+    except psycopg.OperationalError:
+        # The error that led here says more.
+        session.connection.close()
+
+
+def _compare(
+    cursor: Cursor,
+    alias: str,
+    buckets: int | Collection[int],
+    generation: int,
+    states: Collection[BucketState],
+    *,
+    lock: bool,
+) -> None:
+    wanted = sorted([buckets] if isinstance(buckets, int) else buckets)
+    cursor.execute(
+        sql.SQL(
+            "SELECT bucket, state, generation FROM {} WHERE bucket = ANY(%s::smallint[]) ORDER BY bucket {}"
+        ).format(sql.Identifier(FENCE), sql.SQL("FOR SHARE" if lock else "")),
+        [wanted],
+    )
+    found = {bucket: (state, held) for bucket, state, held in cursor.fetchall()}
+    for bucket in wanted:
+        state, held = found.get(bucket, (None, None))
+        if held != generation:
+            raise Superseded(
+                f"Bucket {bucket} on {alias!r} is in the hands of "
+                f"{'nobody' if held is None else f'attempt {held}'}, and no longer of attempt {generation}. "
+                f"Leave the move to whoever has it.",
+                bucket=bucket,
+                alias=alias,
+                generation=generation,
+                found=held,
+                state=state,
+            )
+        if state not in states:
+            raise Superseded(
+                f"Bucket {bucket} on {alias!r} is {state}, where attempt {generation} expected "
+                f"{' or '.join(sorted(states))}. Begin again from what the move's row says.",
+                bucket=bucket,
+                alias=alias,
+                generation=generation,
+                found=held,
+                state=state,
+            )
+
+
+def _connect(alias: str, name: str) -> psycopg.Connection[tuple[Any, ...]]:
+    wrapper = cluster_map.connection_of(alias).copy()
+    wrapper.settings_dict = env.direct(wrapper.settings_dict)
+    params: dict[str, Any] = wrapper.get_connection_params()
+    # Django's adapters and its cursor, which puts values into the text of a statement.
+    for own in ("context", "cursor_factory", "prepare_threshold"):
+        params.pop(own, None)
+    params.setdefault("connect_timeout", CONNECT_TIMEOUT)
+    # A plan that was made for one bucket is not used for others.
+    params |= {"application_name": name, "autocommit": True, "prepare_threshold": None}
+    connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(**params)
+    role = wrapper.settings_dict["OPTIONS"].get("assume_role")
+    if role:
+        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
+    return connection
+
+
+def _pin(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
+    timeouts = {
+        "statement_timeout": STATEMENT_TIMEOUT,
+        "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
+        "lock_timeout": LOCK_TIMEOUT,
+    }
+    settings = PINNED | {name: f"{round(seconds * 1000)}ms" for name, seconds in timeouts.items()}
+    calls: Sequence[sql.Composable] = [
+        sql.SQL("set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
+        for name, value in settings.items()
+    ]
+    connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))
