@@ -65,7 +65,8 @@ def drain(sessions: Sessions, facts: MoveFacts, *, batch: int = BATCH) -> Draine
 def read(source: Cursor, facts: MoveFacts, batch: int | None = BATCH) -> Entries:
     """Return the oldest entries of a bucket's log, or all of them, as the source's snapshot has them."""
     source.execute(
-        "SELECT seq, table_name, key::text, count(*) OVER () FROM sharding_dirty WHERE bucket = %s ORDER BY seq LIMIT %s",
+        "SELECT seq, table_name, key::text, count(*) OVER () FROM sharding_dirty WHERE bucket = %s "
+        "ORDER BY seq LIMIT %s",
         [facts.bucket, batch],
     )
     rows = source.fetchall()

@@ -68,7 +68,7 @@ ORDER BY c.relname, k.conname
 
 
 def columns(session: Session, tables: Collection[str]) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the facts of a tables.Column, by table; columns by name, so that their order in a table is of no account."""
+    """Return the facts of a tables.Column, by table; in the order of their names."""
     return _by_table(session, COLUMNS, list(tables))
 
 

@@ -1,8 +1,8 @@
 """
 Copy the rows of a bucket in chunks, each in one transaction with the note how far the copy has come.
 
-A chunk is read in one snapshot with the log of what was written meanwhile. The rows that the log names go first, so that
-what a chunk refers to is there. A mover that is killed anywhere goes on after the last chunk that was written.
+A chunk is read in one snapshot with the log of what was written meanwhile. The rows that the log names go first, so
+that what a chunk refers to is there. A mover that is killed anywhere goes on after the last chunk that was written.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 
 import psycopg
-from psycopg.sql import SQL, Composed
+from psycopg.sql import SQL, Composed, Literal
 
 from sharding.rebalance import progress as progresses
 from sharding.rebalance import statements as s
@@ -199,7 +199,7 @@ class _Copy:
         where = SQL("{} AND {}").format(s.in_bucket(self.facts.bucket), s.in_range(self.table, s.KeyRange(after)))
         order = s.names(self.table.key)
         query = SQL("SELECT {}::text FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 2").format(
-            s.key_of(self.table), s.table_name(self.table), where, order, s.Literal(size - 1)
+            s.key_of(self.table), s.table_name(self.table), where, order, Literal(size - 1)
         )
         found = self.source.execute(query).fetchall()
         if found:

@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import TypeVar
 
 import psycopg
-from psycopg.sql import SQL
+from psycopg.sql import SQL, Composed
 
 from sharding.entries import BUCKET_COLUMN
 from sharding.errors import CopyDamaged, CopyRefused
@@ -138,7 +138,7 @@ def _relatives(
     return {name: left for name, keys in found.items() if (left := keys - known.get(name, set()))}
 
 
-def _joined(table: Table, foreign_key: ForeignKey, parent: Table) -> s.Composed:
+def _joined(table: Table, foreign_key: ForeignKey, parent: Table) -> Composed:
     """Return a table as ``child`` with those of the rows of ``parent`` to which it refers."""
     pairs = zip(foreign_key.columns, foreign_key.target_columns, strict=True)
     on = s.AND.join(SQL("{} = {}").format(s.name(own, "child"), s.name(other, "parent")) for own, other in pairs)
@@ -219,7 +219,7 @@ def _insert(target: Cursor, table: Table, found: _Read) -> None:
         return
     fixed = {BUCKET_COLUMN, *(column.name for column in table.key)}
     changed = [each for each in table.copied if each.name not in fixed and each.identity != "a"]
-    action = SQL("DO NOTHING")
+    action = Composed([SQL("DO NOTHING")])
     if changed:
         pairs = s.COMMA.join(SQL("{} = {}").format(s.name(c.name), s.name(c.name, "excluded")) for c in changed)
         # A row of another bucket is left as it is, and missed by what verifies these.

@@ -2,7 +2,7 @@
 The sessions of a mover: one at the shard that gives a bucket, one at the shard that gets it, and their transactions.
 
 They are psycopg connections of their own, so that no setting, hook or cursor of the application's has a part in them.
-Whatever the role, the database or the server sets, values look alike in both: what is compared as text is the same text.
+Whatever the role, the database or the server sets, values look alike in both: equal values are equal as text.
 """
 
 from __future__ import annotations

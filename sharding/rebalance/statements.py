@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import LiteralString
 
-from psycopg import sql
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
 from sharding.entries import BUCKET_COLUMN
@@ -63,17 +63,12 @@ def in_bucket(bucket: int, of: str | None = None) -> Composed:
 
 def in_range(table: Table, limits: KeyRange, of: str | None = None) -> Composed:
     """Return a condition on the primary key, which the index on bucket and key can answer."""
-    conditions: list[Composed] = []
-    for operator, key in ((">", limits.after), ("<=", limits.last)):
+    conditions = [Composed([SQL("true")])]
+    for operator, key in ((SQL(">"), limits.after), (SQL("<="), limits.last)):
         if key is not None:
-            conditions.append(
-                SQL("({}) {} ({})").format(
-                    names(table.key, of),
-                    SQL(operator),
-                    COMMA.join(_parts(table, SQL("{}::jsonb").format(Literal(key)))),
-                )
-            )
-    return AND.join(conditions) if conditions else Composed([SQL("true")])
+            values = COMMA.join(_parts(table, SQL("{}::jsonb").format(Literal(key))))
+            conditions.append(SQL("({}) {} ({})").format(names(table.key, of), operator, values))
+    return AND.join(conditions)
 
 
 def given(keys: Iterable[str]) -> Composed:
@@ -103,7 +98,7 @@ def as_texts(columns: Iterable[Column], of: str | None = None) -> Composed:
 def rows_of(columns: tuple[Column, ...]) -> Composed:
     """Return a SELECT of rows whose values are given as texts: one parameter a column, an array of its values."""
     values = COMMA.join(
-        SQL("{}::{}").format(Identifier(f"c{place}"), SQL(_type(each))) for place, each in enumerate(columns)
+        SQL("{}::{}").format(Identifier(f"c{place}"), _type(each)) for place, each in enumerate(columns)
     )
     arrays = COMMA.join(SQL("%s::text[]") for _ in columns)
     labels = COMMA.join(Identifier(f"c{place}") for place, _ in enumerate(columns))
@@ -114,12 +109,12 @@ def _parts(table: Table, array: Composed) -> list[Composed]:
     """Return the values of a key that is a JSON array, each in its column's type."""
     return [
         SQL("({} {} {})::{}").format(
-            array, SQL("->" if column.as_key == "json" else "->>"), Literal(place), SQL(_type(column))
+            array, SQL("->" if column.as_key == "json" else "->>"), Literal(place), _type(column)
         )
         for place, column in enumerate(table.key)
     ]
 
 
-def _type(column: Column) -> sql.LiteralString:
+def _type(column: Column) -> Composed:
     # As the catalog wrote it, quoted where it has to be.
-    return column.cast  # type: ignore[return-value]
+    return Composed([SQL(column.cast)])

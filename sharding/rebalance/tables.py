@@ -174,8 +174,11 @@ def _compared(giving: Table, getting: Table, source: str, target: str) -> Iterat
         yield f"{giving.name} has the primary key {_sides(keys)}."
     foreign = {alias: _enforced(table) for alias, table in ((source, giving), (target, getting))}
     if foreign[source] != foreign[target]:
-        only = {alias: each - foreign[target if alias == source else source] for alias, each in foreign.items()}
-        yield f"{giving.name} has foreign keys that the other has not: {_sides({k: sorted(v) for k, v in only.items()})}."
+        only = {
+            source: sorted(foreign[source] - foreign[target]),
+            target: sorted(foreign[target] - foreign[source]),
+        }
+        yield f"{giving.name} has foreign keys that the other has not: {_sides(only)}."
 
 
 #: What has to be the same, and what a sentence calls it.
