@@ -50,6 +50,4 @@ def tree(world: World, numbers: Iterable[int], above: Callable[[int], int | None
 
 def instants(world: World) -> None:
     """Write rows whose keys can be written in several ways."""
-    world.write(
-        "INSERT INTO rows_instant VALUES ('2024-10-27 02:30+02', 1.00, 7, 1), ('2024-10-27 02:30+01', 1.5, 7, 2)"
-    )
+    world.write("INSERT INTO rows_when VALUES ('2024-10-27 02:30+02', 1.00, 7, 1), ('2024-10-27 02:30+01', 1.5, 7, 2)")

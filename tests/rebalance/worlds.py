@@ -50,10 +50,10 @@ ALTER TABLE rows_hen ADD FOREIGN KEY (egg_id) REFERENCES rows_egg DEFERRABLE INI
 CREATE TABLE rows_types (
     id text PRIMARY KEY, bucket smallint NOT NULL, at timestamptz, day date, span interval, price numeric,
     exact numeric(10, 2), ratio double precision, small real, doc json, jdoc jsonb, raw bytea, code char(5),
-    words text[], grid integer[][], mood rows_mood, moods rows_mood[], short rows_short, flags bit(4), vague bit varying,
+    words text[], grid integer[][], mood rows_mood, moods rows_mood[], short rows_short, flags bit(4), vague varbit,
     net inet, during tstzrange, cash money, yes boolean, note varchar(20), pairs rows_pair, "Odd ""name" integer
 );
-CREATE TABLE rows_instant (at timestamptz, price numeric, bucket smallint NOT NULL, n integer, PRIMARY KEY (at, price));
+CREATE TABLE rows_when (at timestamptz, price numeric, bucket smallint NOT NULL, n integer, PRIMARY KEY (at, price));
 """
 TABLES = (
     "rows_parent",
@@ -63,7 +63,7 @@ TABLES = (
     "rows_hen",
     "rows_egg",
     "rows_types",
-    "rows_instant",
+    "rows_when",
 )
 TRIGGER = """
 CREATE FUNCTION rows_log() RETURNS trigger LANGUAGE plpgsql AS $$
