@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import LiteralString
 
 from psycopg.sql import SQL, Composed, Identifier, Literal
 
@@ -71,9 +70,9 @@ def in_range(table: Table, limits: KeyRange, of: str | None = None) -> Composed:
     return AND.join(conditions)
 
 
-def given(keys: Iterable[str]) -> Composed:
+def given(keys: Iterable[str], label: str = "given") -> Composed:
     """Return a table expression ``given(key)`` of keys."""
-    return SQL("jsonb_array_elements({}::jsonb) AS given(key)").format(Literal(f"[{','.join(keys)}]"))
+    return SQL("jsonb_array_elements({}::jsonb) AS {}(key)").format(Literal(f"[{','.join(keys)}]"), Identifier(label))
 
 
 def is_given(table: Table, of: str | None = None) -> Composed:
@@ -82,6 +81,12 @@ def is_given(table: Table, of: str | None = None) -> Composed:
     return AND.join(
         SQL("{} = {}").format(name(column.name, of), part) for column, part in zip(table.key, parts, strict=True)
     )
+
+
+def is_same(table: Table, other: str) -> Composed:
+    """Return the condition that ``given.key`` and the key of another table of keys name one row."""
+    pairs = (_parts(table, Composed([Identifier(label, "key")])) for label in ("given", other))
+    return AND.join(SQL("{} = {}").format(mine, theirs) for mine, theirs in zip(*pairs, strict=True))
 
 
 def among(table: Table, keys: Iterable[str]) -> Composed:
@@ -93,6 +98,19 @@ def among(table: Table, keys: Iterable[str]) -> Composed:
 def as_texts(columns: Iterable[Column], of: str | None = None) -> Composed:
     """Return the values of columns as an array of text, from which their types read the same values again."""
     return SQL("ARRAY[{}]::text[]").format(COMMA.join(SQL("{}::text").format(name(each.name, of)) for each in columns))
+
+
+def forms_of(columns: Iterable[Column]) -> Composed:
+    """Return the values of columns as an array of text, each as a digest has it."""
+    forms = (
+        SQL("CASE WHEN {0} IS NOT DISTINCT FROM NULL THEN NULL ELSE ROW({0})::text END").format(name(each.name))
+        for each in columns
+    )
+    return SQL("ARRAY[{}]::text[]").format(COMMA.join(forms))
+
+
+def number(value: int) -> Literal:
+    return Literal(value)
 
 
 def rows_of(columns: tuple[Column, ...]) -> Composed:

@@ -1,0 +1,113 @@
+"""
+Take the rows of a bucket away from a shard: what an earlier attempt has left, or what has been moved.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
+
+import psycopg
+from psycopg.sql import SQL, Composed, Literal
+
+from sharding.bucket_states import BucketState
+from sharding.rebalance import statements as s
+from sharding.rebalance.facts import MoveFacts
+from sharding.rebalance.sessions import Cursor, Session, mover_transaction
+from sharding.rebalance.tables import Table
+
+#: Rows that are deleted in one transaction.
+BATCH = 5000
+#: States in which a shard has rows of a bucket that nobody is to see.
+PURGED = frozenset({BucketState.IMPORTING, BucketState.MOVED})
+
+
+def nothing() -> None:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Purge:
+    """One bucket on one shard, whose rows are to go."""
+
+    session: Session
+    facts: MoveFacts
+    states: Collection[BucketState] = PURGED
+    batch: int = BATCH
+    #: Called between transactions; it may wait, or raise to stop.
+    pause: Callable[[], None] = nothing
+
+    def run(self) -> int:
+        """
+        Delete the bucket's rows, those first that refer to others, with its log and its progress. Return how many.
+
+        The progress goes first, so that no copy goes on over what is being deleted. May be repeated at any time.
+
+        Raises:
+            Superseded: another attempt has taken over, or the bucket is in none of ``states`` here.
+            psycopg.IntegrityError: a row of another bucket, or of no sharded model, refers to one of these.
+        """
+        with self._transaction() as cursor:
+            for table in ("sharding_progress", "sharding_dirty"):
+                cursor.execute(SQL("DELETE FROM {} WHERE bucket = %s").format(s.name(table)), [self.facts.bucket])
+        deleted = sum(self._empty(table) for table in reversed(self.facts.tables) if not table.cyclic)
+        return deleted + self._empty_circles()
+
+    def vacuum(self) -> list[str]:
+        """Give back the space of what was deleted, and return the tables where the role may not."""
+        refused = []
+        for table in self.facts.tables:
+            try:
+                # Where somebody else is at it, or the table is locked, there is nothing to wait for.
+                self.session.connection.execute(SQL("VACUUM (SKIP_LOCKED) {}").format(s.table_name(table)))
+            except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+                refused.append(table.name)
+        return refused
+
+    def _empty(self, table: Table, unless: Composed | None = None) -> int:
+        deleted = 0
+        while True:
+            self.pause()
+            with self._transaction() as cursor:
+                now = self._delete(cursor, table, self.batch, unless)
+            deleted += now
+            if now == 0 or (unless is None and now < self.batch):
+                return deleted
+
+    def _empty_circles(self) -> int:
+        """Delete rows to which none refers, again and again; and those that are left, all at once."""
+        circles = [table for table in reversed(self.facts.tables) if table.cyclic]
+        deleted, now = 0, -1
+        while now:
+            now = sum(self._empty(table, self._is_referred_to(table)) for table in circles)
+            deleted += now
+        with self._transaction() as cursor:
+            return deleted + sum(self._delete(cursor, table, None, None) for table in circles)
+
+    def _delete(self, cursor: Cursor, table: Table, batch: int | None, unless: Composed | None) -> int:
+        where = s.in_bucket(self.facts.bucket, "t")
+        if unless is not None:
+            where = SQL("{} AND NOT {}").format(where, unless)
+        limit = SQL("LIMIT {}").format(Literal(batch))
+        cursor.execute(
+            SQL("DELETE FROM {} WHERE ctid = ANY (ARRAY(SELECT t.ctid FROM {} AS t WHERE {} {}))").format(
+                s.table_name(table), s.table_name(table), where, limit
+            )
+        )
+        return cursor.rowcount
+
+    def _is_referred_to(self, table: Table) -> Composed:
+        conditions = [Composed([SQL("false")])]
+        for other in self.facts.tables:
+            for foreign_key in other.foreign_keys:
+                if foreign_key.target == table.name:
+                    pairs = zip(foreign_key.columns, foreign_key.target_columns, strict=True)
+                    same = s.AND.join(SQL("{} = {}").format(s.name(a, "child"), s.name(b, "t")) for a, b in pairs)
+                    conditions.append(
+                        SQL("EXISTS (SELECT FROM {} AS child WHERE {})").format(s.table_name(other), same)
+                    )
+        return SQL("({})").format(SQL(" OR ").join(conditions))
+
+    def _transaction(self) -> AbstractContextManager[Cursor]:
+        return mover_transaction(self.session, self.facts.bucket, generation=self.facts.generation, states=self.states)
