@@ -5,7 +5,7 @@ Two shards with tables of every kind, made by hand, and a trigger that logs as t
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -116,6 +116,11 @@ class World:
             for session in (application, sessions.target):
                 with open_session(session.alias, bucket=0, generation=0) as last:
                     _empty(last)
+
+    @staticmethod
+    def opened_again() -> AbstractContextManager[Sessions]:
+        """Return the sessions of a mover that begins anew."""
+        return open_sessions(SOURCE, TARGET, bucket=BUCKET, generation=GENERATION)
 
     def write(self, statement: str, *params: Any) -> None:
         """Write as the application does."""
