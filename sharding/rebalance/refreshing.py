@@ -217,8 +217,8 @@ def _delete(target: Cursor, facts: MoveFacts, table: Table, keys: Collection[str
 def _insert(target: Cursor, table: Table, found: _Read) -> None:
     if not found.rows:
         return
-    fixed = {BUCKET_COLUMN, *(column.name for column in table.key)}
-    changed = [each for each in table.copied if each.name not in fixed and each.identity != "a"]
+    # The key, too: 1.0 and 1.00 are one key.
+    changed = [each for each in table.copied if each.name != BUCKET_COLUMN and each.identity != "a"]
     action = Composed([SQL("DO NOTHING")])
     if changed:
         pairs = s.COMMA.join(SQL("{} = {}").format(s.name(c.name), s.name(c.name, "excluded")) for c in changed)

@@ -40,7 +40,7 @@ def verify(sessions: Sessions, facts: MoveFacts, *, only: Keys | None = None) ->
         only: the keys of rows, by table, that are compared beside the numbers of rows; None for all.
 
     Raises:
-        VerificationFailed: a row is not the same, or on one shard alone, and not by the log. It has the report.
+        VerificationFailed: a row is not the same, or on one shard alone, and not in the log. It has the report.
         Superseded: another attempt has taken over.
     """
     begun = time.monotonic()

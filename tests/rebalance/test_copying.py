@@ -126,7 +126,7 @@ def test_a_copy_is_no_faster_than_it_is_told_to_be(world, monkeypatch):
 
 
 def test_a_pause_is_asked_for_between_chunks(world):
-    family(world, 1, 60)
+    family(world, 1, 100)
     calls = []
 
     def pause():
@@ -136,7 +136,7 @@ def test_a_pause_is_asked_for_between_chunks(world):
 
     with pytest.raises(KeyboardInterrupt):
         copy_all(world.sessions, world.facts, Pace(pause=pause, sizes={"rows_parent": 10}))
-    assert calls == [0, 10, 30]
+    assert calls == [0, 10, 60]
     copy_all(world.sessions, world.facts, Pace())
     world.assert_alike()
 
