@@ -39,7 +39,10 @@ def test_migrated_shards_are_alike(world):
         ("ADD extra integer", "shop_line has a column extra on 'shard_b', and none on 'shard_a'."),
         ("DROP amount", "shop_line has a column amount on 'shard_a', and none on 'shard_b'."),
         ("ALTER amount TYPE bigint", "shop_line.amount has the type 'integer' on 'shard_a' and 'bigint' on 'shard_b'."),
-        ("ALTER amount DROP NOT NULL", "shop_line.amount has the nullability False on 'shard_a' and True on 'shard_b'."),
+        (
+            "ALTER amount DROP NOT NULL",
+            "shop_line.amount has the nullability False on 'shard_a' and True on 'shard_b'.",
+        ),
         ("RENAME TO lost", "shop_line does not exist on 'shard_b'."),
     ],
     ids=["more", "less", "type", "null", "table"],
