@@ -139,8 +139,9 @@ class _Comparison:
         after: str | None = None
         while True:
             where = SQL("{} AND {}").format(s.in_bucket(self.facts.bucket), s.in_range(self.table, s.KeyRange(after)))
-            query = SQL("SELECT {}::text FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1").format(
-                s.key_of(self.table), s.table_name(self.table), where, s.names(self.table.key), s.number(RANGE - 1)
+            names = s.names(self.table.key)
+            query = SQL("SELECT {}::text FROM (SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1) AS ends").format(
+                s.key_of(self.table), names, s.table_name(self.table), where, names, s.number(RANGE - 1)
             )
             found = self.source.execute(query).fetchone()
             yield s.KeyRange(after, found[0] if found else None)

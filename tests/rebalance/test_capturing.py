@@ -113,7 +113,8 @@ def test_a_row_that_the_target_does_not_take_is_named(copied):
 @pytest.fixture
 def meddling(world):
     world.at_target(
-        "CREATE FUNCTION rows_meddle() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN NEW.text = 'changed'; RETURN NEW; END $$"
+        "CREATE FUNCTION rows_meddle() RETURNS trigger LANGUAGE plpgsql AS "
+        "$$ BEGIN NEW.text = 'changed'; RETURN NEW; END $$"
     )
     world.at_target(
         "CREATE TRIGGER meddle BEFORE INSERT OR UPDATE ON rows_child FOR EACH ROW EXECUTE FUNCTION rows_meddle()"
