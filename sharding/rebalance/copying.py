@@ -16,6 +16,7 @@ from decimal import Decimal
 import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
+from sharding.errors import CopyDamaged
 from sharding.rebalance import progress as progresses
 from sharding.rebalance import statements as s
 from sharding.rebalance.capturing import BATCH, Entries, bring, forget, read
@@ -135,7 +136,7 @@ class _Copy:
             chunk = self._chunk(size)
             try:
                 return self._write(chunk, Way.ALONE, self._pipe)
-            except psycopg.IntegrityError:
+            except (psycopg.IntegrityError, CopyDamaged):
                 # Something is missing, or there already: rather find out what than why.
                 pass
         chunk = self._chunk(min(size, MOST_SINGLY))

@@ -44,14 +44,18 @@ def in_the_cheapest_way(alias: str, attempt: Callable[[Way], Result], ways: Iter
 
     Raises:
         CopyRefused: one is broken in every way.
+        CopyDamaged: so are the rows themselves.
     """
-    broken: psycopg.IntegrityError | None = None
+    broken: psycopg.IntegrityError | CopyDamaged | None = None
     for way in ways:
         try:
             return attempt(way)
-        except psycopg.IntegrityError as error:
+        except (psycopg.IntegrityError, CopyDamaged) as error:
+            # A row that is written anew has another number GENERATED ALWAYS, to which no UPDATE sets a column.
             broken = error
     assert broken is not None
+    if isinstance(broken, CopyDamaged):
+        raise broken
     table, constraint = broken.diag.table_name or "", broken.diag.constraint_name
     raise CopyRefused(
         f"{alias!r} does not take rows of {table}: {constraint} would be broken "
