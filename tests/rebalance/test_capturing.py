@@ -63,7 +63,7 @@ def drain_all(world, batch=2000):
         ],
         ["UPDATE rows_parent SET bucket = 8 WHERE name = '7 9'", "UPDATE rows_parent SET bucket = 7 WHERE bucket = 8"],
     ],
-    ids=["plain", "deletes", "cascade", "swap", "taken over", "other parent", "tree", "keys", "counted", "there and back"],
+    ids=["plain", "deletes", "cascade", "swap", "taken", "parent", "tree", "keys", "counted", "there and back"],
 )
 def test_what_was_written_arrives(copied, batch, statements):
     for statement in statements:
