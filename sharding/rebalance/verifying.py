@@ -140,7 +140,7 @@ class _Comparison:
         while True:
             where = SQL("{} AND {}").format(s.in_bucket(self.facts.bucket), s.in_range(self.table, s.KeyRange(after)))
             names = s.names(self.table.key)
-            query = SQL("SELECT {}::text FROM (SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1) AS ends").format(
+            query = SQL("SELECT {}::text FROM (SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1) AS x").format(
                 s.key_of(self.table), names, s.table_name(self.table), where, names, s.number(RANGE - 1)
             )
             found = self.source.execute(query).fetchone()
