@@ -31,9 +31,14 @@ ShardingError                       everything below; never raised itself
 ├── BucketRefused                   .bucket .alias .state       retryable; never raised itself
 │   ├── BucketMoved                 .forward .epoch             the bucket is another shard's now
 │   └── BucketFenced                                            the bucket is about to be another shard's
-├── RebalanceError
+├── RebalanceError                  a move cannot go on
 │   ├── MoveConflict                .bucket .phase .owner .source_state .target_state
-│   └── MoveOvertaken               .bucket .generation .latest another attempt has the move in hand
+│   ├── MoveOvertaken               .bucket .generation .latest another attempt has the move in hand
+│   ├── Superseded                  .bucket .alias .generation .found .state
+│   ├── TablesDiffer                .differences
+│   ├── CopyRefused                 .table .alias .constraint
+│   ├── CopyDamaged                 .table .alias .first .last
+│   └── VerificationFailed          .report
 ├── CrossShardTransaction           .aliases
 ├── PartialCommit                   .committed .failed .rolled_back .in_doubt .compensated
 ├── CannotCompensate                .function
@@ -41,12 +46,6 @@ ShardingError                       everything below; never raised itself
 ├── CommitInDoubt                   .transaction                nobody knows yet whether the block is committed
 ├── InvalidCursor                   .cursor                     also a ValueError
 ├── MigrationFailed                 .failures
-├── RebalanceError                  a move cannot go on
-│   ├── Superseded                  .bucket .alias .generation .found .state
-│   ├── TablesDiffer                .differences
-│   ├── CopyRefused                 .table .alias .constraint
-│   ├── CopyDamaged                 .table .alias .first .last
-│   └── VerificationFailed          .report
 ├── ShardsUnavailable               .failures                   {alias: exception}
 │   └── FanOutTimeout               .timeout
 └── PartialRefused                  .model                      a part of an answer where only a whole one is sound
@@ -264,7 +263,7 @@ class BucketFenced(BucketRefused):
 
 
 class RebalanceError(ShardingError):
-    """A bucket cannot be moved."""
+    """A move cannot go on."""
 
 
 class MoveConflict(RebalanceError):
@@ -283,6 +282,45 @@ class MoveOvertaken(RebalanceError):
     bucket: int
     generation: int
     latest: int
+
+
+class Superseded(RebalanceError):
+    """Another attempt at a move has taken over, or its bucket is not in the state that this one expects."""
+
+    bucket: int
+    alias: str
+    generation: int
+    found: int | None
+    state: str | None
+
+
+class TablesDiffer(RebalanceError):
+    """The tables of two shards are not alike enough for rows to go from one to the other."""
+
+    differences: Sequence[str]
+
+
+class CopyRefused(RebalanceError):
+    """A shard does not take a row that another one has."""
+
+    table: str
+    alias: str
+    constraint: str | None
+
+
+class CopyDamaged(RebalanceError):
+    """Rows are not on the shard that got them what they were on the shard that gave them."""
+
+    table: str
+    alias: str
+    first: str | None
+    last: str | None
+
+
+class VerificationFailed(RebalanceError):
+    """Two shards do not have the same rows of a bucket."""
+
+    report: Any
 
 
 class CrossShardTransaction(ShardingError):
@@ -329,49 +367,6 @@ class MigrationFailed(ShardingError):
     """Some databases could not be migrated; the others were."""
 
     failures: Mapping[str, BaseException]
-
-
-class RebalanceError(ShardingError):
-    """A move cannot go on."""
-
-
-class Superseded(RebalanceError):
-    """Another attempt at a move has taken over, or its bucket is not in the state that this one expects."""
-
-    bucket: int
-    alias: str
-    generation: int
-    found: int | None
-    state: str | None
-
-
-class TablesDiffer(RebalanceError):
-    """The tables of two shards are not alike enough for rows to go from one to the other."""
-
-    differences: Sequence[str]
-
-
-class CopyRefused(RebalanceError):
-    """A shard does not take a row that another one has."""
-
-    table: str
-    alias: str
-    constraint: str | None
-
-
-class CopyDamaged(RebalanceError):
-    """Rows are not on the shard that got them what they were on the shard that gave them."""
-
-    table: str
-    alias: str
-    first: str | None
-    last: str | None
-
-
-class VerificationFailed(RebalanceError):
-    """Two shards do not have the same rows of a bucket."""
-
-    report: Any
 
 
 class PartialRefused(ShardingError):
