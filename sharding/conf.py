@@ -25,6 +25,7 @@ SHARD_PREFIX: Final = "shard_"
 REPLICA_INFIX: Final = "_replica_"
 MODES: Final = ("enforce", "observe")
 WITHOUT_TWO_PHASE_COMMIT: Final = ("raise", "sequential")
+FENCES: Final = ("row", "statement")
 #: PostgreSQL's largest lock_timeout and statement_timeout, in whole seconds.
 MAX_TIMEOUT: Final = 2147483
 
@@ -57,6 +58,8 @@ class Settings:
     gather_bytes: int = 67_108_864  # and their bytes, as text
     warn_offset: int | None = 10_000  # rows that a query of several shards may skip without a warning
     max_offset: int | None = 100_000  # and without an error
+    # label of a model, in lower case, or "default" -> whether its triggers ask for each row or each statement
+    fence: Mapping[str, str] | None = None
 
 
 class Problem(NamedTuple):
@@ -108,6 +111,23 @@ def _are_weights(value: Any) -> bool:
 
 def _are_pins(value: Any) -> bool:
     return isinstance(value, Mapping) and all(type(key) is int and type(value[key]) is str for key in value)
+
+
+def _are_fences(value: Any) -> bool:
+    return value is None or _are_forms(value)
+
+
+def _are_forms(value: Any) -> bool:
+    if isinstance(value, Mapping):
+        return all(type(key) is str and type(value[key]) is str and value[key] in FENCES for key in value)
+    return type(value) is str and value in FENCES
+
+
+def _fences(value: Any) -> dict[str, str] | None:
+    if value is None:
+        return None
+    given = {"default": value} if type(value) is str else value
+    return {"default": FENCES[0]} | {label.lower(): form for label, form in given.items()}
 
 
 def _is_dotted_path(value: Any) -> bool:
@@ -228,6 +248,12 @@ RULES: Final[dict[str, Rule]] = {
         "a number of rows, or None",
         _is_offset,
         "Leave it out for 100000. With None, a query of several shards may skip any number of rows.",
+    ),
+    "FENCE": Rule(
+        f"{_one_of(FENCES)}, a dict of them by the label of a model, or None",
+        _are_fences,
+        "Leave it out for None; write {'shop.Event': 'statement'} for a table whose rows are written many at a time.",
+        _fences,
     ),
 }
 

@@ -10,11 +10,12 @@ from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
 
-from django.db import connections
+from django.db import connections, transaction
 from django.db.models import Model
 
 from sharding import cluster_map
 from sharding.bucket_states import FENCE, HIDING, mark_of
+from sharding.fence.functions import MOVER
 from sharding.models import Fence
 
 Sharded = Sequence[type[Model]]
@@ -25,6 +26,11 @@ _OWNED = re.compile(r'WHERE \((.*) AND "\w+"\."bucket" <> ALL .* END\)\)$')
 def said_by_caller(sql: str) -> str:
     """Return a statement without the conditions by which each shard finds its own rows only."""
     return _OWNED.sub(r"WHERE \1", sql)
+
+
+#: Of the attempt at moves that left the rows.
+GENERATION = 1
+_HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({', '.join(repr(str(state)) for state in HIDING)})"
 
 
 @contextmanager
@@ -47,14 +53,14 @@ def on_the_next_shard(models: Sharded) -> Iterator[None]:
         _hide(source, target)
         for model in models:
             marks = ", ".join(["%s"] * len(_columns(model).split()))
-            _execute(target, f"INSERT INTO {_table(model)} ({_columns(model)}) VALUES ({marks})", rows[source][model])
+            _move(target, f"INSERT INTO {_table(model)} ({_columns(model)}) VALUES ({marks})", rows[source][model])
     try:
         yield
     finally:
         for alias in aliases:
             for model in reversed(models):
-                _execute(alias, f"DELETE FROM {_table(model)} WHERE bucket IN (SELECT bucket FROM {FENCE})")
-            Fence.objects.using(alias).all().delete()
+                _move(alias, f"DELETE FROM {_table(model)} WHERE bucket IN ({_HIDDEN})")
+            Fence.objects.using(alias).filter(state__in=HIDING).delete()
 
 
 def _hide(source: str, target: str) -> None:
@@ -62,7 +68,7 @@ def _hide(source: str, target: str) -> None:
     states = cycle(sorted(HIDING))
     buckets = cluster_map.current().buckets_of(source)
     Fence.objects.using(target).bulk_create(
-        [Fence(bucket=each, state=next(states), epoch=1, mark=mark_of(each)) for each in buckets]
+        [Fence(bucket=each, state=next(states), epoch=1, generation=GENERATION, mark=mark_of(each)) for each in buckets]
     )
 
 
@@ -72,6 +78,15 @@ def _table(model: Any) -> str:
 
 def _columns(model: Any) -> str:
     return ", ".join(field.column for field in model._meta.concrete_fields if not field.generated)
+
+
+def _move(alias: str, sql: str, rows: Any = None) -> None:
+    """Execute a statement as a mover does, which alone may write what a shard hides."""
+    connection: Any = connections[alias]
+    with transaction.atomic(using=alias):
+        if connection.vendor == "postgresql":
+            _execute(alias, f"SET LOCAL {MOVER} = '{GENERATION}'")
+        _execute(alias, sql, rows)
 
 
 def _execute(alias: str, sql: str, rows: Any = None) -> Any:

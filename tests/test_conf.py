@@ -17,7 +17,7 @@ from sharding.conf import Problem, Settings
 ALIASES = ["default", "shard_b", "shard_a", "shard_a_replica_1", "blog_db"]
 KEYS = "SHARDS, BUCKETS, HASH, PLACEMENT, WEIGHTS, PINS, MAP_TTL, MODE, SCOPE_FROM_REQUEST, MAX_PARALLEL, "
 KEYS += "FAN_OUT_TIMEOUT, WITHOUT_TWO_PHASE_COMMIT, RECOVER_AFTER, RECOVER_IN_PROCESS, LOCK_TIMEOUT, "
-KEYS += "GATHER_ROWS, GATHER_BYTES, WARN_OFFSET, MAX_OFFSET"
+KEYS += "MOVE_WAIT, GATHER_ROWS, GATHER_BYTES, WARN_OFFSET, MAX_OFFSET, FENCE"
 OWNERS = "The shards are shard_a, shard_b; default may own buckets too."
 REFERENCE = Path(__file__).resolve().parent.parent / "docs" / "reference" / "settings.md"
 
@@ -61,10 +61,12 @@ def test_every_setting_is_read():
         "RECOVER_AFTER": 1,
         "RECOVER_IN_PROCESS": False,
         "LOCK_TIMEOUT": 2,
+        "MOVE_WAIT": 3.0,
         "GATHER_ROWS": 10,
         "GATHER_BYTES": 1000,
         "WARN_OFFSET": None,
         "MAX_OFFSET": 0,
+        "FENCE": {"default": "row", "shop.event": "statement"},
     }
     found, problems = conf.read(given, ALIASES)
     assert problems == []
@@ -165,6 +167,16 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
         "a number of seconds from 0.001 to 2147483, or None",
         "Leave it out for 10. With None, blocks over several databases wait as long as each server lets them.",
         [0, 0.0004, -1, "10", True, float("inf"), float("nan"), 2147484],
+    ),
+    "MOVE_WAIT": (
+        "a positive number of seconds",
+        "Leave it out for 10. So long is a statement sent again whose bucket is just about to be another shard's.",
+        [0, -1, "10", None],
+    ),
+    "FENCE": (
+        "one of 'row', 'statement', a dict of them by the label of a model, or None",
+        "Leave it out for None; write {'shop.Event': 'statement'} for a table whose rows are written many at a time.",
+        ["rows", 1, {"shop.Event": None}, {"shop.Event": {}}, {1: "row"}],
     ),
     "GATHER_ROWS": (
         "a positive integer",

@@ -20,6 +20,7 @@ from django.db import OperationalError, connections
 from sharding import reference_sync, routing
 from sharding.direct_connection import direct_connection, is_locked_out
 from sharding.errors import MigrationFailed
+from sharding.fence import raising
 from sharding.migrating.missing_tables import create_missing_tables
 from sharding.migrating.reporting import Reporter
 from sharding.migrating.target import Target
@@ -80,12 +81,29 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
                 reporter.say(alias, f"created {table}, whose model is kept on shards now")
             reference_sync.reset_sequences(connection)
             _Repeated(connection, target, patience, reporter, outcome).run()
+            _raise_fence(connection, patience, reporter)
     except Exception as error:
         outcome.error = error
         reporter.say(alias, f"failed{f' in {outcome.failed}' if outcome.failed else ''}")
     finally:
         connections.close_all()
     return outcome
+
+
+def _raise_fence(connection: Any, patience: Patience, reporter: Reporter) -> None:
+    """Put the fence around what the migrations have left, again while writers hold the locks that it needs."""
+    delay = FIRST_DELAY
+    for left in range(patience.retries, -1, -1):
+        try:
+            for table in raising.raise_around(connection.alias):
+                reporter.say(connection.alias, f"fenced {table}")
+            return
+        except OperationalError as error:
+            if not left or not is_locked_out(error):
+                raise
+        reporter.say(connection.alias, f"the fence waits for locks that others hold; again in {delay:.0f} s")
+        patience.pause(min(delay, LONGEST_DELAY) * random.uniform(0.8, 1.2))
+        delay *= 2
 
 
 @contextmanager

@@ -15,6 +15,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
 from sharding import cluster_map, conf, initialisation, placement, reference_models, reference_sync, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
 from sharding.errors import MapConflict, MapOutdated, ShardsUnavailable, UnknownShard
+from sharding.fence import raising
 from sharding.operations import misplacement, places
 from sharding.operations.adoption import modulo_owners
 
@@ -173,6 +174,8 @@ def write(first: FirstMap) -> None:
     """Store the map as epoch 1, number the shards, and give every database its identity and the reference rows."""
     initialisation.initialise(first.owners)
     initialisation.identify_all()
+    for alias in places.databases():
+        raising.raise_around(alias)
     _copy_reference_rows(conf.current().shards)
 
 
@@ -207,6 +210,7 @@ def complete() -> Completed:
     initialisation.number_shards()
     for alias in silent:
         initialisation.identify(alias)
+        raising.raise_around(alias)
     _copy_reference_rows(behind)
     cluster_map.refresh()
     return Completed(numbered, tuple(silent), behind)

@@ -11,6 +11,7 @@ from django.db import DEFAULT_DB_ALIAS, transaction
 
 from sharding import cluster_map, conf, placement, reference_sync, registry
 from sharding.control import BucketOwner, Cluster
+from sharding.fence import raising
 from sharding.initialisation import identify, initialise
 from sharding.lookups import states
 
@@ -27,6 +28,7 @@ def initialise_test_database(alias: str) -> None:
         proposal = placement.propose("even", settings.shards, settings.buckets, weights=settings.weights)
         initialise(proposal.owners)
     identify(alias)
+    raising.raise_around(alias)
     if alias != DEFAULT_DB_ALIAS:
         reference_sync.bring_up_to_date(alias)
 
@@ -58,3 +60,5 @@ def write(aliases: Sequence[str]) -> None:
             owned = [bucket for bucket in range(buckets) if aliases[bucket % len(aliases)] == alias]
             table.filter(bucket__in=owned).update(shard=alias, epoch=cluster.epoch)
     cluster_map.refresh()
+    for alias in (DEFAULT_DB_ALIAS, *conf.current().shards):
+        raising.follow_map(alias)
