@@ -21,7 +21,7 @@ from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from sharding import conf, reference_models
+from sharding import conf, isolation, reference_models
 from sharding.bucket_map import BucketMap
 from sharding.bucket_states import shown_by
 from sharding.errors import MapConflict, MapMissing, UnknownShard
@@ -89,6 +89,14 @@ def learn(bucket: int, alias: str, epoch: int) -> None:
     with _lock:
         if _loaded is not None:
             _loaded = replace(_loaded, map=_loaded.map.corrected(bucket, alias, epoch), until=0.0, whole=False)
+
+
+def expire() -> None:
+    """Let the map be read again at the next use outside of an atomic block."""
+    global _loaded
+    with _lock:
+        if _loaded is not None and _loaded.until != math.inf:
+            _loaded = replace(_loaded, until=0.0)
 
 
 def is_old() -> bool:
@@ -204,6 +212,7 @@ def _load() -> Loaded:
             f"This cluster was initialised with BUCKETS={cluster.buckets} and HASH={cluster.hash!r}, but SHARDING says "
             f"BUCKETS={settings.buckets} and HASH={settings.hash!r}. They never change: put the former back."
         )
+    isolation.learn_default(connections[DEFAULT_DB_ALIAS])
     numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
     held = stored_copies()
     if _loaded is not None and _loaded.whole and _loaded.map.epoch == cluster.epoch:

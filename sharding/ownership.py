@@ -37,8 +37,11 @@ END $$"""
 class IsOwned(Func):
     """The condition that a bucket's rows are to be seen on the database that is asked."""
 
-    # An array, which PostgreSQL makes once for a statement, costs less for each row than a subquery.
-    template = f"%(expressions)s <> ALL (ARRAY({_HIDDEN}))"
+    # Where nothing is hidden, a row costs a look at what PostgreSQL finds out once for a statement; else a comparison
+    # with an array, which it makes once, too. As "<> ALL" it would expect to find a small part of the rows only.
+    template = (
+        f"((SELECT NOT EXISTS ({_HIDDEN})) OR nullif(%(expressions)s = ANY (ARRAY({_HIDDEN})), true) IS NOT NULL)"
+    )
     output_field = BooleanField()
 
     def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:

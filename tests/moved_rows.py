@@ -20,7 +20,7 @@ from sharding.models import Fence
 
 Sharded = Sequence[type[Model]]
 
-_OWNED = re.compile(r'WHERE \((.*) AND "\w+"\."bucket" <> ALL .* END\)\)$')
+_OWNED = re.compile(r"WHERE \((.*) AND \(\(SELECT NOT EXISTS .* END\)\)$")
 
 
 def said_by_caller(sql: str) -> str:
@@ -61,6 +61,13 @@ def on_the_next_shard(models: Sharded) -> Iterator[None]:
             for model in reversed(models):
                 _move(alias, f"DELETE FROM {_table(model)} WHERE bucket IN ({_HIDDEN})")
             Fence.objects.using(alias).filter(state__in=HIDING).delete()
+
+
+def copy(model: type[Model], bucket: int, source: str, target: str) -> None:
+    """Let a shard have the rows of a bucket that another one has, as a move of the first generation does."""
+    marks = ", ".join(["%s"] * len(_columns(model).split()))
+    rows = _execute(source, f"SELECT {_columns(model)} FROM {_table(model)} WHERE bucket = {bucket}")
+    _move(target, f"INSERT INTO {_table(model)} ({_columns(model)}) VALUES ({marks})", rows)
 
 
 def _hide(source: str, target: str) -> None:

@@ -127,7 +127,9 @@ class DoorCompiler:
         if connection.vendor != "postgresql" or not conf.current().shards:
             return compiler
         again = partial(self._sent, query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
-        return rerouting.rerouted(compiler, again, connection, buckets)
+        # What a lookup keeps is written in the control database.
+        several = self.name in {UPDATE, DELETE} and (buckets is None or len(buckets) != 1 or bool(entry.lookups))
+        return rerouting.rerouted(compiler, again, connection, buckets, several=several)
 
     def _sent_once(
         self,

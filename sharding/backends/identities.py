@@ -11,7 +11,7 @@ from uuid import UUID
 
 from django.core.signals import setting_changed
 
-from sharding import cluster_map, conf
+from sharding import cluster_map, conf, isolation
 from sharding.errors import MapConflict
 
 _known: set[str] = set()
@@ -52,6 +52,7 @@ def _said_by(connection: Any) -> tuple[str, str] | None:
     # The driver's connection: nobody's statements are counted, logged or refused for it.
     connection.ensure_connection()
     raw = connection.connection
+    isolation.learn_default(connection)
     with connection.wrap_database_errors:
         if connection.vendor == "postgresql":
             there = raw.execute("SELECT to_regclass('sharding_identity') IS NOT NULL").fetchone()[0]

@@ -62,7 +62,9 @@ def compiler(native: Any) -> type[Any]:
 
     class DoorInsertCompiler(native):  # type: ignore[misc]
         def execute_sql(self, returning_fields: Any = None) -> list[Any]:
-            rows: list[Any] = patiently(self.connection, lambda: self._placed(returning_fields))
+            # What a lookup keeps is written in the control database.
+            several = len(self.query.objs) > 1 or bool(registry.get(self.query.model).lookups)
+            rows: list[Any] = patiently(self.connection, lambda: self._placed(returning_fields), several=several)
             return rows
 
         def _placed(self, returning_fields: Any) -> list[Any]:

@@ -17,9 +17,9 @@ from django.db import DatabaseError, Error
 
 from sharding import cluster_map, conf
 from sharding.backends import refusals
-from sharding.backends.isolation import holds_a_snapshot
 from sharding.bucket_states import FENCE, BucketState
 from sharding.errors import BucketMoved, BucketRefused, EpochChanged
+from sharding.isolation import holds_a_snapshot
 from sharding.routing import Buckets
 
 #: Seconds before a statement is sent again whose bucket is moving in this instant; the pause doubles.
@@ -31,17 +31,20 @@ STATE = f"SELECT state, forward, epoch FROM {FENCE} WHERE bucket = %s"
 class Begun:
     """What an atomic block of the door had begun before a statement."""
 
-    __slots__ = ("_aliases", "_door")
+    __slots__ = ("_aliases", "_door", "_is_pending", "_needs_rollback")
 
     def __init__(self, door: Any) -> None:
         self._door = door
         self._aliases = frozenset(door.participants) if door.in_atomic_block else None
+        self._is_pending = door.pending
+        self._needs_rollback = door.needs_rollback
 
-    def undo(self, alias: str) -> bool:
+    def undo(self, alias: str, *, several: bool) -> bool:
         """
         Undo what the statement has begun, of which a shard has refused its part.
 
-        Return whether nothing is left of it; something is where the block has been on the shard before.
+        Return whether nothing is left of it. Something is where the block has been on the shard before, or, if the
+        statement writes on ``several`` databases, may be where it has been on any.
         """
         if self._aliases is None:
             return True
@@ -49,8 +52,12 @@ class Begun:
         begun = [each for each in door.participants if each not in self._aliases]
         if alias not in begun or not all(door.participants[each].can_be_undone for each in begun):
             return False
+        if several and (self._aliases or door.pending != self._is_pending or not self._is_pending):
+            return False
         for each in begun:
             door.participants.pop(each).roll_back()
+        # Django's own blocks around a statement say so of what is undone now.
+        door.needs_rollback = self._needs_rollback
         return True
 
 
@@ -66,7 +73,7 @@ class Patience:
         if time.monotonic() >= self._until:
             return False
         if isinstance(refusal, BucketMoved):
-            cluster_map.learn(refusal.bucket, refusal.forward, refusal.epoch)
+            note(refusal)
             return True
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
@@ -78,9 +85,20 @@ class Patience:
         return True
 
 
-def patiently(door: Any, send: Callable[[], Any]) -> Any:
+def note(refusal: BucketRefused | EpochChanged) -> None:
+    """Let the next block go by what a shard said."""
+    if isinstance(refusal, BucketMoved):
+        cluster_map.learn(refusal.bucket, refusal.forward, refusal.epoch)
+    else:
+        cluster_map.expire()
+
+
+def patiently(door: Any, send: Callable[[], Any], *, several: bool = False) -> Any:
     """
     Return what ``send`` returns; it routes a statement and executes it, and is called again when a bucket has moved.
+
+    Args:
+        several: it writes, or may write, on more than one database.
 
     Raises:
         BucketMoved, BucketFenced, EpochChanged: the block has been on the shard before, or it took too long.
@@ -92,21 +110,24 @@ def patiently(door: Any, send: Callable[[], Any]) -> Any:
             return send()
         except (BucketRefused, EpochChanged) as refusal:
             patience = patience or Patience()
-            if not begun.undo(refusal.alias) or not patience.learn(refusal):
+            if not begun.undo(refusal.alias, several=several) or not patience.learn(refusal):
+                note(refusal)
                 raise
 
 
-def rerouted(compiler: Any, route: Callable[[], Any], door: Any, buckets: Buckets) -> Any:
+def rerouted(compiler: Any, route: Callable[[], Any], door: Any, buckets: Buckets, *, several: bool) -> Any:
     """
     Let a compiler of the door send its statement again when a bucket has moved.
 
     Args:
         route: returns the compiler that a statement has by the map of the moment.
         buckets: of the rows, if they are known.
+        several: it writes, or may write, on more than one database.
     """
     native: Any = type(compiler)
     compiler.__class__ = _rerouted(native)
     compiler.route, compiler.routing_door, compiler.buckets = route, door, buckets
+    compiler.writes_on_several = several
     compiler.epoch = cluster_map.current().epoch
     return compiler
 
@@ -116,6 +137,7 @@ class Rerouted:
 
     route: Callable[[], Any]
     routing_door: Any
+    writes_on_several: bool
     buckets: Buckets
     #: Of the map by which it was routed.
     epoch: int
@@ -126,7 +148,9 @@ class Rerouted:
 
     def _send_patiently(self, method: str, args: Any, kwargs: Any) -> Any:
         # Whatever becomes of this object while it is executed.
-        route, buckets = self.route, self.buckets
+        route = self.route
+        is_fenced = self.buckets is not None and conf.current().fence is not None
+        bucket = next(iter(self.buckets)) if is_fenced and len(self.buckets or ()) == 1 else None
         again = False
 
         def send() -> Any:
@@ -141,12 +165,11 @@ class Rerouted:
             except DatabaseError as error:
                 # The first rows of a server-side cursor are fetched without an execute wrapper.
                 raise refusals.explained(error, self.connection.alias) or error from error.__cause__
-            if buckets is not None and len(buckets) == 1 and (not is_something or _is_doubtful(self.connection)):
-                (bucket,) = buckets
+            if bucket is not None and (not is_something or _is_doubtful(self.connection)):
                 require_owner(self.connection, bucket, self.epoch)
             return found
 
-        return patiently(self.routing_door, send)
+        return patiently(self.routing_door, send, several=self.writes_on_several)
 
 
 @cache

@@ -22,7 +22,7 @@ from django.test import override_settings
 from psycopg import IsolationLevel
 
 from aggregator import fan_out
-from sharding import cluster_map, conflicts
+from sharding import cluster_map, conflicts, isolation
 from sharding.errors import EpochChanged
 from sharding.testing import assert_statements
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
@@ -50,13 +50,13 @@ def patience(orders: None) -> Iterator[None]:
 
 
 @pytest.fixture(params=[*STRICT, "of the server"], ids=str)
-def strict(request: Any, orders: None) -> Iterator[None]:
-    with isolated(request.param):
+def strict(request: Any, orders: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    with isolated(request.param, monkeypatch):
         yield
 
 
 @contextmanager
-def isolated(level: Any) -> Iterator[None]:
+def isolated(level: Any, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """Let the sessions of this thread have an isolation level, by Django's option or by the server's default."""
     for alias in CLUSTER:
         connections[alias].close()
@@ -64,6 +64,7 @@ def isolated(level: Any) -> Iterator[None]:
         raw = connections[alias].connection
         if level == "of the server":
             raw.execute("SET default_transaction_isolation = 'repeatable read'")
+            monkeypatch.setitem(isolation._defaults, alias, "repeatable read")
         else:
             raw.isolation_level = level
     try:
