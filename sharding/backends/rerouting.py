@@ -149,8 +149,9 @@ class Rerouted:
     def _send_patiently(self, method: str, args: Any, kwargs: Any) -> Any:
         # Whatever becomes of this object while it is executed.
         route = self.route
-        is_fenced = self.buckets is not None and conf.current().fence is not None
-        bucket = next(iter(self.buckets)) if is_fenced and len(self.buckets or ()) == 1 else None
+        [bucket] = self.buckets if self.buckets and len(self.buckets) == 1 else [None]
+        if conf.current().fence is None:
+            bucket = None
         again = False
 
         def send() -> Any:
