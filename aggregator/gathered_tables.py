@@ -36,8 +36,6 @@ class Table:
     fields: tuple[Any, ...]
     #: The rows that may be needed; None: all of them.
     where: Sql | None
-    #: A shard may have rows of it that are not its own.
-    is_sharded: bool = True
 
 
 class Reads:

@@ -108,8 +108,8 @@ def _require_few(counted: Sequence[tuple[str, int, int]], statement: Statement) 
 def _select(home: Any, table: Table, columns: Sequence[str]) -> Sql:
     quote = home.ops.quote_name
     conditions = [table.where] if table.where else []
-    if table.is_sharded:
-        conditions.append(ownership.condition(f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}", home.vendor))
+    if home.vendor == "postgresql":
+        conditions.append(ownership.condition(f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}"))
     where, params = joined(conditions, " AND ") if conditions else ("1 = 1", ())
     # One more than may travel tells that it is too much.
     limit = conf.current().gather_rows + 1
@@ -202,4 +202,4 @@ def _whole_tables(sql: str, home: Any) -> Iterator[Table]:
         name = model._meta.db_table
         is_whole = name not in sharded and (home.is_door or reference_models.is_reference(model))
         if is_whole and home.ops.quote_name(name) in sql:
-            yield Table(name, tuple(model._meta.concrete_fields), None, is_sharded=False)
+            yield Table(name, tuple(model._meta.concrete_fields), None)

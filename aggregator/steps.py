@@ -17,7 +17,7 @@ from aggregator.merge import SortKey
 from aggregator.partials import Statements
 from aggregator.planner import Tier
 from aggregator.totals import Totals
-from sharding import cluster_map
+from sharding import cluster_map, ownership
 from sharding.operations.steps import MergeKey, Statement, Steps
 
 
@@ -39,8 +39,7 @@ def steps_of(planned: Any, shards: tuple[str, ...]) -> Steps:
 
 
 def _statement(databases: tuple[str, ...], compiled: tuple[str, Iterable[Any]]) -> Statement:
-    sql, params = compiled
-    return Statement(databases, sql, tuple(params))
+    return Statement(databases, *ownership.as_asked(*compiled))
 
 
 def _of_gather(compiler: Any, shards: tuple[str, ...]) -> Steps:

@@ -110,8 +110,8 @@ MUTATIONS = [
     Mutation(
         "gathered rows forget the ownership predicate",
         "aggregator/gathering.py",
-        "    if table.is_sharded:\n",
-        "    if False:\n",
+        '    if home.vendor == "postgresql":\n        conditions',
+        "    if False:\n        conditions",
         (DIFFERENTIAL,),
     ),
     Mutation(

@@ -9,6 +9,8 @@ each of them to show, by a sum.
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from typing import Any
 
 from django.core.exceptions import FullResultSet
@@ -21,9 +23,6 @@ from sharding.bucket_states import FENCE, HIDING
 
 _STATES = ", ".join(f"'{state}'" for state in sorted(HIDING))
 _HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({_STATES})"
-#: SQLite has no arrays.
-SQLITE = f"%(expressions)s NOT IN ({_HIDDEN})"
-
 #: The function that refuses a statement.
 DIFFERS = "sharding_differs"
 # Whether a function may be run by parallel workers decides about the whole statement.
@@ -34,7 +33,15 @@ BEGIN
 END $$"""
 
 
-class IsOwned(Func):
+class _OnPostgreSQL(Func):
+    output_field = BooleanField()
+
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # No bucket ever moves there.
+        raise FullResultSet
+
+
+class IsOwned(_OnPostgreSQL):
     """The condition that a bucket's rows are to be seen on the database that is asked."""
 
     # Where nothing is hidden, a row costs a look at what PostgreSQL finds out once for a statement; else a comparison
@@ -42,13 +49,9 @@ class IsOwned(Func):
     template = (
         f"((SELECT NOT EXISTS ({_HIDDEN})) OR nullif(%(expressions)s = ANY (ARRAY({_HIDDEN})), true) IS NOT NULL)"
     )
-    output_field = BooleanField()
-
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        return self.as_sql(compiler, connection, template=SQLITE, **context)
 
 
-class IsAsKnown(Func):
+class IsAsKnown(_OnPostgreSQL):
     """The condition, which is met or raises, that a database shows the buckets which it shows by the sender's map."""
 
     # Without columns of the statement's tables, it is evaluated once.
@@ -57,11 +60,6 @@ class IsAsKnown(Func):
         "CASE WHEN shown <> coalesce((%(expressions)s::jsonb ->> shard)::bigint, 0) "
         f"THEN {DIFFERS}() ELSE false END)"
     )
-    output_field = BooleanField()
-
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        # No bucket ever moves there.
-        raise FullResultSet
 
 
 def limited(query: Query) -> Query:
@@ -79,9 +77,38 @@ def limited(query: Query) -> Query:
     return made  # type: ignore[no-any-return]
 
 
-def condition(column: str, vendor: str) -> tuple[str, tuple[Any, ...]]:
-    """Return the same condition in SQL, about a column that has the bucket, with its parameters."""
-    if vendor == "sqlite":
-        return SQLITE % {"expressions": column}, ()
+def condition(column: str) -> tuple[str, tuple[Any, ...]]:
+    """Return the same condition in SQL, about a column that has the bucket, with its parameters (PostgreSQL)."""
     conditions = IsOwned.template % {"expressions": column}, IsAsKnown.template % {"expressions": "%s"}
     return " AND ".join(conditions), (cluster_map.shown(),)
+
+
+def as_asked(sql: str, params: Iterable[Any]) -> tuple[str, tuple[Any, ...]]:
+    """Return a statement, with its parameters, as a reader knows it: without the conditions that ``limited()`` adds."""
+    found = _ADDED.search(sql)
+    if found is None:
+        return sql, tuple(params)
+    begin, end = _group_around(sql, found.start()), found.end()
+    kept = tuple(param for param in params if param != cluster_map.shown())
+    if begin == found.start() - 1:
+        # There is no other condition.
+        return sql[: begin - len(" WHERE ")] + sql[end:], kept
+    return sql[:begin] + sql[begin + 1 : found.start() - len(" AND ")] + sql[end:], kept
+
+
+def _group_around(sql: str, place: int) -> int:
+    """Return where the parenthesis opens inside which a place is."""
+    depth = 1
+    while depth:
+        place -= 1
+        depth += {")": 1, "(": -1}.get(sql[place], 0)
+    return place
+
+
+_COLUMN = r'"[^"]+"\."bucket"'
+_ADDED = re.compile(
+    "{} AND {}\\)".format(
+        re.escape(IsOwned.template % {"expressions": "COLUMN"}).replace("COLUMN", _COLUMN),
+        re.escape(IsAsKnown.template % {"expressions": "%s"}),
+    )
+)

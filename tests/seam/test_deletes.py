@@ -11,12 +11,11 @@ import pytest
 from django.db.models import QuerySet
 
 from aggregator import fan_out
-from sharding import bucket_of, deletion
+from sharding import bucket_of, deletion, ownership
 from sharding.errors import BucketMismatch
 from sharding.testing.statements import Statements, assert_no_fan_out, statements
 from tests.layouts import CLUSTER, Layout, neighbour_in_bucket, tenant_on
 from tests.messages import whole
-from tests.moved_rows import said_by_caller
 from tests.seam.conftest import Shop
 from tests.shop.models import Account, Customer, Device, Ledger, Line, Order, PaidOrder, Reading
 
@@ -113,7 +112,7 @@ def test_several_keys(layout: Layout, shop: Shop) -> None:
     pks = [Order.objects.create(tenant_id=tenant).pk for tenant in (shop.tenant, there, shop.tenant, there)]
     with statements() as sent:
         assert Order.objects.filter(pk__in=pks).delete() == (4, {"shop.Order": 4})
-    of_orders = [said_by_caller(sql) for sql in deletes(sent) if sql.startswith('DELETE FROM "shop_order" ')]
+    of_orders = [ownership.as_asked(sql, ())[0] for sql in deletes(sent) if sql.startswith('DELETE FROM "shop_order" ')]
     one = '("shop_order"."tenant_id" = %s AND "shop_order"."id" IN (%s, %s))'
     assert of_orders == [f'DELETE FROM "shop_order" WHERE ({one} OR {one})'] * (2 if layout.away else 1)
 

@@ -14,7 +14,7 @@ from django.db.models.deletion import Collector
 from django.test.utils import isolate_apps
 
 from aggregator import fan_out
-from sharding import registry, scope
+from sharding import ownership, registry, scope
 from sharding.dependents import DependentQuerySet
 from sharding.errors import CrossShardQuery, ScopeConflict, ShardKeyMissing
 from sharding.models import ShardedModel
@@ -23,7 +23,6 @@ from tests.blocks import undone
 from tests.fan_out import no_aggregator
 from tests.layouts import CLUSTER, Layout, tenant_on
 from tests.messages import whole
-from tests.moved_rows import said_by_caller
 from tests.seam.conftest import Shop
 from tests.shop.models import Customer, Order, Region
 
@@ -82,7 +81,7 @@ def test_set_null_writes_where_such_rows_are(layout: Layout, shop: Shop) -> None
         'UPDATE "shop_customer" SET "region_id" = %s '
         'WHERE ("shop_customer"."tenant_id" = %s AND "shop_customer"."id" IN (%s))'
     )
-    assert {alias: said_by_caller(sent[alias][0]) for alias in set(layout.owners)} == dict.fromkeys(
+    assert {alias: ownership.as_asked(sent[alias][0], ())[0] for alias in set(layout.owners)} == dict.fromkeys(
         layout.owners,
         'SELECT "shop_customer"."id", "shop_customer"."tenant_id" FROM "shop_customer" '
         'WHERE "shop_customer"."region_id" IN (%s)',
