@@ -1,10 +1,10 @@
 """
-Run the tests, with coverage: on PostgreSQL in three parts side by side, and those of the seam on SQLite.
+Run the tests, with coverage: on PostgreSQL in parts side by side, and those of the seam on SQLite.
 
 Those that are marked ``slow`` run by themselves, in ``make test-slow``. Random programs are fewer than a module of the
 differential tests tries by itself, unless all are asked for: then without coverage, and without SQLite.
 
-The first part prints as it goes; what the others print follows when all have ended::
+The first parts print as they go; what the others print follows when all have ended::
 
     python -m scripts.all_tests [--thorough]
 """
@@ -36,6 +36,8 @@ FIRST = [
         for name in ("bench", "demo", "executor", "fan_out", "fields", "keyset", "local_cluster")
     ),
 ]
+#: Buckets on their way.
+MOVES = ["tests/fence", "tests/rebalance", "tests/test_rerouting.py"]
 #: What SQLite does by itself is a part of what is covered.
 ON_SQLITE = [
     "tests/contrib",
@@ -53,7 +55,7 @@ ON_SQLITE = [
 ]
 COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]
 #: How many random programs are tried where nothing else is said.
-PROGRAMS = "800"
+PROGRAMS = "600"
 
 
 @dataclass
@@ -85,7 +87,8 @@ def main() -> int:
     """Run the parts and report the coverage; return 1 if anything failed or too little is covered."""
     thorough = "--thorough" in sys.argv[1:]
     first = Part("first", FIRST, thorough=thorough)
-    second = Part("second", [f"--ignore={path}" for path in (*FIRST, *WAITING)], thorough=thorough)
+    moves = Part("moves", MOVES, thorough=thorough)
+    second = Part("second", [f"--ignore={path}" for path in (*FIRST, *MOVES, *WAITING)], thorough=thorough)
     # Whole servers stand still there, and nothing beside it shall wait for them.
     waiting = Part("waiting", WAITING, {"SHARDKIT_TEST_CLUSTER": "waiting"}, thorough=thorough)
     sqlite = Part("sqlite", ON_SQLITE, {"SHARDKIT_TEST_ENGINE": "sqlite"})
@@ -95,14 +98,14 @@ def main() -> int:
     }
     with ThreadPoolExecutor(len(chains)) as beside:
         running = {title: beside.submit(_one_after_the_other, parts) for title, parts in chains.items()}
-        failed = [first.start().wait() != 0]
+        failed = [part.start().wait() != 0 for part in (first, moves)]
         for title, chain in running.items():
             outcomes, printed = chain.result()
             print(f"\n{title}:", flush=True)
             sys.stdout.buffer.write(printed)
             sys.stdout.flush()
             failed += outcomes
-    lacks_coverage = not thorough and _coverage([first, second, waiting, sqlite])
+    lacks_coverage = not thorough and _coverage([first, moves, second, waiting, sqlite])
     return 1 if any(failed) or lacks_coverage else 0
 
 

@@ -63,7 +63,14 @@ def states(scene: Scene) -> int:
     return len(explore(scene))
 
 
-@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
+#: More than a few seconds.
+LONGER = {"two writers", "a fan-out and a writer", "a row that leaves", "every order to a writer"}
+
+
+@pytest.mark.parametrize(
+    "scene",
+    [pytest.param(scene, id=name, marks=[pytest.mark.slow] * (name in LONGER)) for name, scene in SCENES.items()],
+)
 def test_nothing_is_lost(scene):
     print(f"{states(scene)} states")
 
@@ -119,7 +126,13 @@ BROKEN: dict[str, tuple[dict[str, Any], Scene, str]] = {
 }
 
 
-@pytest.mark.parametrize(("left_out", "scene", "harm"), BROKEN.values(), ids=BROKEN)
+@pytest.mark.parametrize(
+    ("left_out", "scene", "harm"),
+    [
+        pytest.param(*broken, id=name, marks=[pytest.mark.slow] * (name == "notes deleted up to a number"))
+        for name, broken in BROKEN.items()
+    ],
+)
 def test_what_is_left_out_is_missed(left_out, scene, harm):
     assert states(scene) > 1
     with pytest.raises(Broken) as caught:

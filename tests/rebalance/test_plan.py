@@ -325,6 +325,7 @@ def test_no_more_bytes_than_the_naive_way(request_):
         assert plan.bytes <= carried
 
 
+@pytest.mark.slow
 def test_the_end_is_near_the_best_that_there_is():
     """Every way to place up to eight buckets on three shards is looked at. Few of the best can be reached by moves
     each of which is for the better."""
