@@ -8,7 +8,20 @@ from statistics import mean
 from typing import Any
 
 import pytest
-from django.db.models import Avg, BigIntegerField, Count, FloatField, Max, Min, Q, StdDev, Sum, Value, Variance
+from django.db.models import (
+    Aggregate,
+    Avg,
+    BigIntegerField,
+    Count,
+    FloatField,
+    Max,
+    Min,
+    Q,
+    StdDev,
+    Sum,
+    Value,
+    Variance,
+)
 from django.db.models.functions import Cast
 
 from tests.aggregates import listing
@@ -187,3 +200,30 @@ def test_different_texts_are_listed_once(tenants: list[int]) -> None:
         return of(Order).aggregate(x=listing("StringAgg", "status", order=("status",), distinct=True))["x"]
 
     assert require(ask, ", ".join(of_each_shard(ask))) == "a, b, c"
+
+
+class Median(Aggregate):
+    """A percentile, which Django has no class for."""
+
+    function = "PERCENTILE_CONT"
+    template = "%(function)s(0.5) WITHIN GROUP (ORDER BY %(expressions)s)"
+    output_field = FloatField()
+
+
+def test_median_of_medians(tenants: list[int]) -> None:
+    orders(tenants, [1, 1, 1, 1, 8], [9], [10], field="quantity")
+
+    def ask(of: Any) -> Any:
+        return of(Order).aggregate(x=Median("quantity"))["x"]
+
+    assert require(ask, sorted(of_each_shard(ask))[1]) == 1.0
+
+
+def test_medians_of_groups(tenants: list[int]) -> None:
+    rows = [("x", 1, 0), ("x", 1, 0), ("x", 9, 1), ("y", 2, 1), ("y", 4, 2)]
+    save(Order, [Order(tenant_id=tenants[at], status=name, quantity=value) for name, value, at in rows])
+
+    def ask(of: Any) -> Any:
+        return sorted(of(Order).values("status").annotate(x=Median("quantity")).values_list("status", "x"))
+
+    assert require(ask, sorted(joined(of_each_shard(ask)))) == [["x", 1.0], ["y", 3.0]]
