@@ -28,7 +28,7 @@ from tests.differential.tally import LEAST_OF_EACH, Tally
 FULL = 2_200
 #: Mutated code is tried with fewer programs.
 PROGRAMS = int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", FULL))
-LONG = 50_000
+LONG = int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", 50_000))
 #: Hypothesis varies what it has tried, so that one long series would hardly know some of the constructs.
 BATCH = 20
 
