@@ -1,5 +1,6 @@
 """
-The compiler of a statement for several buckets, all of which one shard owns today: it is planned as for several shards.
+The compilers of statements that one shard answers: for one bucket, and for several, all of which one shard owns today.
+The latter is planned as for several shards.
 
 So code that works now goes on working when a bucket moves. What is sent is Django's own statement.
 """
@@ -23,6 +24,27 @@ def checked_compiler(request: FanOutRequest) -> Any:
     checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
     checked.request = request
     return checked
+
+
+def alone_compiler(request: FanOutRequest) -> Any:
+    """Return the compiler of a request whose rows are all in one bucket."""
+    compiler: Any = request.native()
+    native: Any = type(compiler)
+    compiler.__class__ = _alone(native)
+    compiler.request = request
+    return compiler
+
+
+class Alone:
+    """One shard has all rows of the query, and what it joins elsewhere is gathered."""
+
+    request: FanOutRequest
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        try:
+            return super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+        except (CannotMerge, GlobalJoin) as refusal:
+            return gather.become(self, refusal).execute_sql(*args, **kwargs)
 
 
 class Checked(Planning):
@@ -69,3 +91,8 @@ class Checked(Planning):
 @cache
 def _checked(native: Any) -> Any:
     return type(f"Checked{native.__name__}", (Checked, native), {})
+
+
+@cache
+def _alone(native: Any) -> Any:
+    return type(f"Alone{native.__name__}", (Alone, native), {})

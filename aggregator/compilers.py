@@ -32,7 +32,7 @@ from aggregator import (
     streaming,
 )
 from aggregator.asking import Asking
-from aggregator.checked import checked_compiler
+from aggregator.checked import alone_compiler, checked_compiler
 from aggregator.merge import Row, SortKey
 from aggregator.planner import Tier
 from aggregator.planning import Planning
@@ -59,7 +59,7 @@ def compiler_for(request: FanOutRequest) -> Any:
     if request.refused is not None:
         return gather.compiler(request, request.refused)
     if not request.merged:
-        return bounds.bounded(request, request.native())
+        return bounds.bounded(request, alone_compiler(request))
     if request.name == SELECT:
         return select_compiler(request)
     from aggregator.aggregation import aggregate_compiler

@@ -220,6 +220,20 @@ QUESTIONS: dict[str, Any] = {
         (o.pk, o.customer and o.customer.region and o.customer.region.name)
         for o in of(Order).select_related("customer__region").order_by("pk")
     ],
+    "select related of one key": lambda of: [
+        (o.pk, o.customer and o.customer.region and o.customer.region.name)
+        for o in of(Order).filter(tenant_id=3).select_related("customer__region").order_by("pk")
+    ],
+    "one key in the order of a global name": lambda of: (
+        of(Order).filter(tenant_id=3).order_by("customer__region__name", "pk").first()
+    ),
+    "one key, grouped by a global name": lambda of: (
+        of(Order)
+        .filter(tenant_id=3)
+        .values_list("customer__region__name")
+        .annotate(n=Count("pk"))
+        .order_by("customer__region__name")
+    ),
     "select related both": lambda of: [
         (o.pk, o.customer and o.customer.country and o.customer.country.code, o.customer and o.customer.region_id)
         for o in of(Order).select_related("customer__region", "customer__country").order_by("pk")
