@@ -1,7 +1,7 @@
 """
 System checks of the settings: ``SHARDING``, and what it needs from DATABASES, DATABASE_ROUTERS and INSTALLED_APPS.
 
-Ids are stable: E001 to E011 and E040 to E050 are one a setting, E012 to E019 and W001 are about several settings
+Ids are stable: E001 to E011, E038 and E040 to E049 are one a setting, E012 to E019 and W001 are about several settings
 together. The checks of models have their own module. Nothing here opens a database.
 """
 
@@ -42,12 +42,12 @@ IDS: Final = {
     "WARN_OFFSET": "sharding.E047",
     "MAX_OFFSET": "sharding.E048",
     "FENCE": "sharding.E049",
-    "MOVE_WAIT": "sharding.E050",
+    "MOVE_WAIT": "sharding.E038",
 }
 
 
 def check_values(app_configs: Sequence[AppConfig] | None, **kwargs: Any) -> list[CheckMessage]:
-    """Return an error for each setting that is wrong by itself (E001 to E011, E040 to E050)."""
+    """Return an error for each setting that is wrong by itself (E001 to E011, E038, E040 to E049)."""
     return [Error(message, hint=hint, id=IDS[setting]) for setting, message, hint in conf.problems()]
 
 

@@ -34,7 +34,7 @@ from tests.gathered_world import world_on
 from tests.shop.models import Customer, Line, Order
 from tests.two_sides import LAYOUTS, answers
 
-pytestmark = pytest.mark.django_db(databases="__all__")
+pytestmark = [pytest.mark.django_db(databases="__all__"), pytest.mark.slow]
 
 Rows = QuerySet[Any]
 Of = Callable[[Any], Rows]

@@ -19,6 +19,9 @@ from tests.rebalance.model import Broken, explore
 from tests.rebalance.movers import STEPS
 from tests.rebalance.world import Client, Protocol, Scene
 
+#: Some seconds each.
+pytestmark = pytest.mark.slow
+
 ABORT = (("go", "abort"),)
 ROLLBACK = (("go", "rollback"),)
 PAUSE = (("go", "pause"), ("pause", "go"))
@@ -63,19 +66,11 @@ def states(scene: Scene) -> int:
     return len(explore(scene))
 
 
-#: More than a few seconds.
-LONGER = {"two writers", "a fan-out and a writer", "a row that leaves", "every order to a writer"}
-
-
-@pytest.mark.parametrize(
-    "scene",
-    [pytest.param(scene, id=name, marks=[pytest.mark.slow] * (name in LONGER)) for name, scene in SCENES.items()],
-)
+@pytest.mark.parametrize("scene", SCENES.values(), ids=SCENES)
 def test_nothing_is_lost(scene):
     print(f"{states(scene)} states")
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("scene", BIG_SCENES.values(), ids=BIG_SCENES)
 def test_nothing_is_lost_among_more(scene):
     print(f"{states(scene)} states")
@@ -128,10 +123,8 @@ BROKEN: dict[str, tuple[dict[str, Any], Scene, str]] = {
 
 @pytest.mark.parametrize(
     ("left_out", "scene", "harm"),
-    [
-        pytest.param(*broken, id=name, marks=[pytest.mark.slow] * (name == "notes deleted up to a number"))
-        for name, broken in BROKEN.items()
-    ],
+    BROKEN.values(),
+    ids=BROKEN,
 )
 def test_what_is_left_out_is_missed(left_out, scene, harm):
     assert states(scene) > 1

@@ -23,6 +23,9 @@ from sharding.rebalance.plan import objection, remaining, still_valid
 from sharding.rebalance.request import SHARING, Request, Role, Shard
 from tests.rebalance.situations import ALIASES, end_of, prefixes, requests, unevenness
 
+#: Thousands of plans.
+pytestmark = pytest.mark.slow
+
 ROOT = Path(__file__).parent.parent.parent
 KEY = planning.KeyInBucket("tenant 42", Size(1, 10), 1)
 
@@ -325,7 +328,6 @@ def test_no_more_bytes_than_the_naive_way(request_):
         assert plan.bytes <= carried
 
 
-@pytest.mark.slow
 def test_the_end_is_near_the_best_that_there_is():
     """Every way to place up to eight buckets on three shards is looked at. Few of the best can be reached by moves
     each of which is for the better."""
