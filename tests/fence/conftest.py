@@ -97,7 +97,9 @@ def own_all(session: Any) -> None:
     )
 
 
-def become(session: Any, state: str, *, bucket: int = BUCKET, generation: int = 1) -> None:
+def become(
+    session: Any, state: str, *, bucket: int = BUCKET, generation: int = 1, waits: tuple[int, ...] = barrier.WAITS
+) -> None:
     """Let a bucket be something else, behind a barrier."""
 
     def act(cursor: Any) -> None:
@@ -105,4 +107,4 @@ def become(session: Any, state: str, *, bucket: int = BUCKET, generation: int = 
         every: Any = {*BucketState, None}
         assert barrier.change(cursor, bucket, generation, every, BucketState(state), epoch=5, forward=forward)
 
-    barrier.behind(session, bucket, act)
+    barrier.behind(session, bucket, act, waits=waits)

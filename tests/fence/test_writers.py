@@ -306,7 +306,8 @@ def test_fifty_updates_of_the_whole_table_at_once_beside_barriers(admin, connect
 
     with ThreadPoolExecutor(50) as pool:
         done = [pool.submit(update, session) for session in sessions]
-        become(admin, "capturing")
+        # Fifty sessions need their time on a busy machine.
+        become(admin, "capturing", waits=(2_000,) * 10)
         for each in done:
             each.result()
     assert admin.execute("SELECT state FROM sharding_fence WHERE bucket = 7").fetchone() == ("capturing",)
