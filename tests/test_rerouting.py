@@ -213,8 +213,10 @@ def test_a_bucket_that_is_about_to_go(stale: Stale) -> None:
 def test_a_bucket_that_stays_after_all(stale: Stale) -> None:
     stale.set(stale.source, "fenced")
     over = Timer(0.1, in_thread, (lambda: stale.set(stale.source, "owned"),))
-    over.start()
-    Order.objects.create(tenant_id=stale.tenant, total=14)
+    with override_settings(SHARDING={**settings.SHARDING, "MOVE_WAIT": 20}):
+        cluster_map.current()
+        over.start()
+        Order.objects.create(tenant_id=stale.tenant, total=14)
     over.join()
     assert Order.objects.filter(tenant_id=stale.tenant, total=14).count() == 1
 

@@ -43,8 +43,14 @@ STRICT = [IsolationLevel.REPEATABLE_READ, IsolationLevel.SERIALIZABLE]
 
 
 @pytest.fixture(autouse=True)
-def patience(orders: None) -> Iterator[None]:
-    with override_settings(SHARDING={**settings.SHARDING, "MOVE_WAIT": 0.5}):
+def little_patience(orders: None) -> Iterator[None]:
+    with patience(0.3):
+        yield
+
+
+@contextmanager
+def patience(seconds: float) -> Iterator[None]:
+    with override_settings(SHARDING={**settings.SHARDING, "MOVE_WAIT": seconds}):
         cluster_map.current()
         yield
 
@@ -160,18 +166,20 @@ def test_it_is_sent_again_when_the_move_is_over(read: Any, moved: Any) -> None:
     expected = read()
     moved("shard_b")
     over = Timer(0.1, moved, ("shard_b", 0))
-    over.start()
-    try:
-        assert read() == expected
-    finally:
-        over.join()
+    with patience(20):
+        over.start()
+        try:
+            assert read() == expected
+        finally:
+            over.join()
 
 
 def test_a_write_is_sent_again(moved: Any) -> None:
     moved("shard_b")
     over = Timer(0.1, moved, ("shard_b", 0))
-    over.start()
-    assert fan_out(Order.objects).filter(total__lt=8).update(quantity=5) == 8
+    with patience(20):
+        over.start()
+        assert fan_out(Order.objects).filter(total__lt=8).update(quantity=5) == 8
     over.join()
     assert fan_out(Order.objects).filter(quantity=5).count() == 8
 
