@@ -124,11 +124,14 @@ class DoorCompiler:
             unbuilt: a lookup that could have told the buckets.
         """
         compiler = self._sent_once(query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
-        if connection.vendor != "postgresql" or not conf.current().shards:
+        settings = conf.current()
+        is_single = buckets is not None and len(buckets) == 1
+        if connection.vendor != "postgresql" or not settings.shards or (is_single and settings.fence is None):
+            # No shard refuses anything of it.
             return compiler
         again = partial(self._sent, query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
         # What a lookup keeps is written in the control database.
-        several = self.name in {UPDATE, DELETE} and (buckets is None or len(buckets) != 1 or bool(entry.lookups))
+        several = self.name in {UPDATE, DELETE} and (not is_single or bool(entry.lookups))
         return rerouting.rerouted(compiler, again, connection, buckets, several=several)
 
     def _sent_once(

@@ -150,8 +150,6 @@ class Rerouted:
         # Whatever becomes of this object while it is executed.
         route = self.route
         [bucket] = self.buckets if self.buckets and len(self.buckets) == 1 else [None]
-        if conf.current().fence is None:
-            bucket = None
         again = False
 
         def send() -> Any:
