@@ -55,7 +55,7 @@ ON_SQLITE = [
 ]
 COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]
 #: How many random programs are tried where nothing else is said.
-PROGRAMS = "400"
+PROGRAMS = "250"
 
 
 @dataclass
