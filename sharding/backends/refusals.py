@@ -79,13 +79,12 @@ def _fenced(alias: str, facts: dict[str, Any]) -> BucketFenced:
     bucket, state = facts["bucket"], facts.get("state") or "unknown"
     if state == "unknown":
         message = (
-            f"The shard {alias!r} knows nothing of the bucket {bucket}, and writes nothing of it. If that stays so, "
-            f"`manage.py shards status` tells whose it is, and `manage.py shards certify` puts a shard right that was "
-            f"restored from a backup."
+            f"The shard {alias!r} knows nothing of the bucket {bucket}, and writes nothing of it. Repeat the block; "
+            f"sharding.retry does so. If that stays so, its fence and the bucket map disagree, as they do after a "
+            f"restore from a backup."
         )
     else:
         message = (
-            f"The bucket {bucket} is on its way, and is {state} on {alias!r}. Repeat the block; sharding.retry does "
-            f"so. If that stays so, `manage.py rebalance status` tells why."
+            f"The bucket {bucket} is on its way, and is {state} on {alias!r}. Repeat the block; sharding.retry does so."
         )
     return BucketFenced(message, bucket=bucket, alias=alias, state=state)

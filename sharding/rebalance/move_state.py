@@ -196,8 +196,7 @@ def _conflict(seen: Seen, reason: str) -> MoveConflict:
         f"The move of bucket {seen.bucket} from {seen.source!r} to {seen.target!r} cannot go on: {reason}. Its phase is"
         f" {seen.phase.value!r}, the bucket map names {seen.owner!r}, and the bucket is {states[Side.SOURCE]} on"
         f" {seen.source!r} and {states[Side.TARGET]} on {seen.target!r}. Somebody has changed a fence or restored a"
-        f" database: see what `manage.py rebalance verify` says of the rows, then let `manage.py shards certify` make"
-        f" the fences agree with the map.",
+        f" database: compare the rows of both shards, and make the fences agree with the map, before the move goes on.",
         bucket=seen.bucket,
         phase=seen.phase.value,
         owner=seen.owner,

@@ -133,8 +133,8 @@ def test_the_window(wanted, window_open, old_maps, step):
 
 
 REMEDY = (
-    " Somebody has changed a fence or restored a database: see what `manage.py rebalance verify` says of the rows, then"
-    " let `manage.py shards certify` make the fences agree with the map."
+    " Somebody has changed a fence or restored a database: compare the rows of both shards, and make the fences agree"
+    " with the map, before the move goes on."
 )
 
 
