@@ -92,20 +92,38 @@ class Move(models.Model):
     generation = models.BigIntegerField(default=0)
     #: Of the bucket map, by the decision.
     epoch = models.BigIntegerField(null=True)
+    #: What the plan expects to go over.
     rows = models.BigIntegerField(default=0)
     bytes = models.BigIntegerField(default=0)
+    #: Rows that have gone over, and writes that were noted and not taken over when it was last looked.
+    copied = models.BigIntegerField(default=0)
+    noted = models.BigIntegerField(default=0)
+    planned = models.DateTimeField(auto_now_add=True)
     begun = models.DateTimeField(null=True)
+    #: The last sign of life of the attempt.
     changed = models.DateTimeField(auto_now=True)
+    #: Since when the source sends everybody on.
+    announced = models.DateTimeField(null=True)
     #: Until when the move can be taken back.
     window_ends = models.DateTimeField(null=True)
+    #: Seconds for which nobody could write the bucket.
+    gap = models.FloatField(null=True)
     #: What was verified, as JSON; and how the last attempt failed.
     report = models.JSONField(null=True)
     error = models.TextField(default="")
+    #: Attempts that have failed one after the other, and when the next one is due.
+    failures = models.IntegerField(default=0)
+    retry_at = models.DateTimeField(null=True)
 
     class Meta:
         app_label = "sharding"
         db_table = "sharding_move"
         managed = False
+        constraints = (
+            models.UniqueConstraint(
+                fields=["bucket"], condition=~models.Q(phase__in=["done", "aborted"]), name="sharding_move_bucket"
+            ),
+        )
 
     def __str__(self) -> str:
         return f"bucket {self.bucket} from {self.source} to {self.target}: {self.phase}"

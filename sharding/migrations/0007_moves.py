@@ -52,14 +52,28 @@ class Migration(migrations.Migration):
                 ("epoch", models.BigIntegerField(null=True)),
                 ("rows", models.BigIntegerField(default=0)),
                 ("bytes", models.BigIntegerField(default=0)),
+                ("copied", models.BigIntegerField(default=0)),
+                ("noted", models.BigIntegerField(default=0)),
+                ("planned", models.DateTimeField(auto_now_add=True)),
                 ("begun", models.DateTimeField(null=True)),
                 ("changed", models.DateTimeField(auto_now=True)),
+                ("announced", models.DateTimeField(null=True)),
                 ("window_ends", models.DateTimeField(null=True)),
+                ("gap", models.FloatField(null=True)),
                 ("report", models.JSONField(null=True)),
                 ("error", models.TextField(default="")),
+                ("failures", models.IntegerField(default=0)),
+                ("retry_at", models.DateTimeField(null=True)),
             ],
             options={
                 "db_table": "sharding_move",
+                "constraints": [
+                    models.UniqueConstraint(
+                        condition=models.Q(("phase__in", ["done", "aborted"]), _negated=True),
+                        fields=("bucket",),
+                        name="sharding_move_bucket",
+                    )
+                ],
             },
         ),
         migrations.CreateModel(

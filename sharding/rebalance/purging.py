@@ -4,7 +4,7 @@ Take the rows of a bucket away from a shard: what an earlier attempt has left, o
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -54,17 +54,6 @@ class Purge:
         deleted = sum(self._empty(table) for table in reversed(self.facts.tables) if not table.cyclic)
         return deleted + self._empty_circles()
 
-    def vacuum(self) -> list[str]:
-        """Give back the space of what was deleted, and return the tables where the role may not."""
-        refused = []
-        for table in self.facts.tables:
-            try:
-                # Where somebody else is at it, or the table is locked, there is nothing to wait for.
-                self.session.connection.execute(SQL("VACUUM (SKIP_LOCKED) {}").format(s.table_name(table)))
-            except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
-                refused.append(table.name)
-        return refused
-
     def _empty(self, table: Table, unless: Composed | None = None) -> int:
         deleted = 0
         while True:
@@ -111,3 +100,15 @@ class Purge:
 
     def _transaction(self) -> AbstractContextManager[Cursor]:
         return mover_transaction(self.session, self.facts.bucket, generation=self.facts.generation, states=self.states)
+
+
+def vacuum(session: Session, tables: Iterable[Table]) -> list[str]:
+    """Give back the space of what was deleted, and return the tables where the role may not."""
+    refused = []
+    for table in tables:
+        try:
+            # Where somebody else is at it, or the table is locked, there is nothing to wait for.
+            session.connection.execute(SQL("VACUUM (SKIP_LOCKED) {}").format(s.table_name(table)))
+        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
+            refused.append(table.name)
+    return refused

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import psycopg
 from psycopg import sql
@@ -32,6 +32,8 @@ PINNED = {
     "lc_monetary": "C",
     "xmlbinary": "base64",
     "standard_conforming_strings": "on",
+    # A fence that a standby lacks would be open again once it takes over.
+    "synchronous_commit": "on",
 }
 
 #: Seconds that one statement may take, and that a transaction may wait for its mover: one that hangs gives way.
@@ -39,6 +41,9 @@ STATEMENT_TIMEOUT = 600.0
 IDLE_TIMEOUT = 60.0
 #: Seconds that a statement waits for a lock; the application's transactions come first.
 LOCK_TIMEOUT = 10.0
+
+#: How the names of all sessions of movers begin.
+SESSION_NAME: Final = "shardkit-mover"
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,9 +91,15 @@ def open_session(alias: str, *, bucket: int, generation: int) -> Iterator[Sessio
         connection.close()
 
 
+def rename(session: Session, bucket: int, generation: int) -> None:
+    """Let a session that is open be another attempt's."""
+    name = application_name(bucket, generation)
+    session.connection.execute("SELECT set_config('application_name', %s, false)", [name])
+
+
 def application_name(bucket: int, generation: int) -> str:
     """Return the name of a mover's sessions, by which the next mover of the bucket finds and ends them."""
-    return f"shardkit-mover:{bucket}:{generation}"
+    return f"{SESSION_NAME}:{bucket}:{generation}"
 
 
 @contextmanager
@@ -104,7 +115,7 @@ def mover_transaction(
     Raises:
         Superseded: the fence has another generation, or a bucket is in none of ``states`` here.
     """
-    with _transaction(session, "BEGIN") as cursor:
+    with transaction(session) as cursor:
         cursor.execute("SELECT set_config('sharding.mover', %s, true)", [str(generation)])
         _compare(cursor, session.alias, buckets, generation, states, lock=True)
         yield cursor
@@ -122,13 +133,14 @@ def snapshot(
     Raises:
         Superseded: as mover_transaction().
     """
-    with _transaction(session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as cursor:
+    with transaction(session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as cursor:
         _compare(cursor, session.alias, buckets, generation, states, lock=False)
         yield cursor
 
 
 @contextmanager
-def _transaction(session: Session, begin: str) -> Iterator[Cursor]:
+def transaction(session: Session, begin: str = "BEGIN") -> Iterator[Cursor]:
+    """Yield a cursor in a transaction, which is committed in the end, or rolled back after an error."""
     with session.connection.cursor() as cursor:
         cursor.execute(begin)
         try:

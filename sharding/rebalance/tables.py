@@ -92,6 +92,17 @@ def sharded_tables(session: Session) -> tuple[Table, ...]:
     return parents_first(found)
 
 
+def require_alike(source: Session, target: Session) -> None:
+    """Raise TablesDiffer where rows of one shard could not be rows of the other; see differences()."""
+    found = differences(source, target)
+    if found:
+        raise TablesDiffer(
+            f"The tables of {source.alias!r} and {target.alias!r} are not alike: {' '.join(found)} "
+            f"Run manage.py migrate_all, and correct by hand what it does not make.",
+            differences=tuple(found),
+        )
+
+
 def differences(source: Session, target: Session) -> list[str]:
     """
     Return in which ways the tables of two shards are not alike, a sentence each.

@@ -8,7 +8,7 @@ that is lost: the first is in the log. On the target nobody writes the bucket bu
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -30,7 +30,13 @@ RANGE = 20_000
 SINGLY = 500
 
 
-def verify(sessions: Sessions, facts: MoveFacts, *, only: Keys | None = None) -> Report:
+def _nothing() -> None:
+    pass
+
+
+def verify(
+    sessions: Sessions, facts: MoveFacts, *, only: Keys | None = None, pause: Callable[[], None] = _nothing
+) -> Report:
     """
     Compare every row of the bucket on both shards, and return a report of it.
 
@@ -38,6 +44,7 @@ def verify(sessions: Sessions, facts: MoveFacts, *, only: Keys | None = None) ->
 
     Args:
         only: the keys of rows, by table, that are compared beside the numbers of rows; None for all.
+        pause: called between ranges of rows; it may wait, or raise to stop.
 
     Raises:
         VerificationFailed: a row is not the same, or on one shard alone, and not in the log. It has the report.
@@ -53,7 +60,7 @@ def verify(sessions: Sessions, facts: MoveFacts, *, only: Keys | None = None) ->
         ):
             compared = _Comparison(source, target, facts, table, progresses.read(target, facts)[table.name])
             if only is None:
-                compared.compare_all()
+                compared.compare_all(pause)
             else:
                 compared.compare_keys(only.get(table.name, ()))
             tables.append(compared.report())
@@ -94,9 +101,10 @@ class _Comparison:
     sent: tuple[int, Decimal] = (0, Decimal(0))
     arrived: tuple[int, Decimal] = (0, Decimal(0))
 
-    def compare_all(self) -> None:
+    def compare_all(self, pause: Callable[[], None] = _nothing) -> None:
         """Compare range after range, up to the last one, which has no end: each row of either side is in one."""
         for limits in self._ranges():
+            pause()
             where = SQL("{} AND {}").format(s.in_bucket(self.facts.bucket), s.in_range(self.table, limits))
             if self._differ(where):
                 self._compare_rows(self._hashes(self.source, where), self._hashes(self.target, where))

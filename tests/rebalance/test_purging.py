@@ -9,7 +9,7 @@ import pytest
 from sharding.bucket_states import BucketState
 from sharding.errors import Superseded
 from sharding.rebalance.copying import Pace, copy_all
-from sharding.rebalance.purging import Purge
+from sharding.rebalance.purging import Purge, vacuum
 from tests.layouts import CLUSTER
 from tests.rebalance.rows import TYPES, family, tree
 from tests.rebalance.worlds import OTHER_BUCKET, TABLES, fence, rows
@@ -50,4 +50,4 @@ def test_rows_that_are_in_use_are_not_deleted(world):
 
 
 def test_space_is_given_back(world):
-    assert Purge(world.sessions.target, world.facts).vacuum() == []
+    assert vacuum(world.sessions.target, world.facts.tables) == []

@@ -1,0 +1,180 @@
+"""
+Take a move in hand, so that no two movers work at one, and none at a shard that has enough of them.
+
+A mover has an advisory lock of the move in the control database as long as it is at it: the lock goes with the session,
+so the next mover may follow at once. One that is there and gives no sign of life loses its sessions.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import threading
+import time
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import psycopg
+
+from sharding import conf
+from sharding.errors import RebalanceError
+from sharding.rebalance.attempt import CLOSED
+from sharding.rebalance.options import Options
+from sharding.rebalance.sessions import SESSION_NAME, Session, rename, transaction
+from sharding.rebalance.stored_moves import COLUMNS, StoredMove, of_row
+
+#: First keys of the advisory locks in the control database: of a move in hand, of whoever takes one in hand, and of
+#: moves as a whole, which migrations have alone.
+MOVE_LOCK, CLAIM_LOCK, MOVES_LOCK = 0x534A, 0x534B, 0x534C
+#: Seconds until a session that was ended is gone.
+ENDING = 5.0
+
+# Those first whose bucket nobody can write. A move begins when no process has a map that is older than its row.
+_DUE = f"""
+SELECT {COLUMNS}, now() - changed > make_interval(secs => CASE WHEN phase = ANY(%(closed)s) THEN %(silence_fenced)s
+                                                           ELSE %(silence)s END)
+FROM sharding_move
+WHERE NOT id = ANY(%(without)s) AND (%(plan)s::uuid IS NULL OR plan = %(plan)s)
+AND phase NOT IN ('done', 'aborted') AND (retry_at IS NULL OR retry_at <= now())
+AND (phase = ANY(%(closed)s) OR phase = 'forwarding' OR phase = 'aborting' OR wanted <> 'pause')
+AND (phase <> 'planned' OR wanted <> 'go' OR planned + make_interval(secs => %(ttl)s) <= now())
+AND (phase <> 'window' OR announced + make_interval(secs => %(ttl)s) <= now()
+     AND (wanted = 'rollback' OR window_ends <= now()))
+ORDER BY phase = ANY(%(closed)s) DESC, phase IN ('planned', 'window', 'purging'), id
+"""
+_IN_HAND = """
+SELECT m.source, m.target FROM pg_locks AS l JOIN sharding_move AS m ON m.id = l.objid
+WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
+AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_HOLDERS = """
+SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND granted
+AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+"""
+_OLDER = """
+SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
+AND application_name ~ %s AND split_part(application_name, ':', 3)::bigint < %s
+"""
+
+
+def worker_name() -> str:
+    """Return what stands for this thread in the table of attempts."""
+    return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
+
+
+@contextmanager
+def moves_allowed(control: Session) -> Iterator[None]:
+    """
+    Keep migrations from beginning while movers are at work.
+
+    Raises:
+        RebalanceError: a migration is running.
+    """
+    ((got,),) = control.connection.execute("SELECT pg_try_advisory_lock_shared(%s, 0)", [MOVES_LOCK]).fetchall()
+    if not got:
+        raise RebalanceError(
+            "The databases are being migrated, so nothing is moved. "
+            "Start again once `manage.py migrate_all` is through."
+        )
+    try:
+        yield
+    finally:
+        if not control.connection.closed:
+            control.connection.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [MOVES_LOCK])
+
+
+def take(
+    control: Session, worker: str, options: Options, *, plan: Any = None, without: Collection[int] = ()
+) -> StoredMove | None:
+    """
+    Return the next move that is due, in the hands of a new attempt; None if none is, or all are in other hands.
+
+    Args:
+        plan: of which it shall be; None for any.
+        without: the numbers of moves to leave alone.
+    """
+    with transaction(control) as cursor:
+        # One at a time, so that the limit of a shard is kept.
+        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [CLAIM_LOCK])
+        cursor.execute(
+            _DUE,
+            {
+                "closed": [str(phase) for phase in CLOSED],
+                "silence": options.silence,
+                "silence_fenced": options.silence_fenced,
+                "without": list(without),
+                "plan": plan,
+                "ttl": conf.current().map_ttl,
+            },
+        )
+        due = [(of_row(row[:-1]), row[-1]) for row in cursor.fetchall()]
+        cursor.execute(_IN_HAND, [MOVE_LOCK])
+        busy = Counter(alias for pair in cursor.fetchall() for alias in pair)
+        for move, is_silent in due:
+            urgent = move.phase in CLOSED
+            if not urgent and max(busy[move.source], busy[move.target]) >= options.per_shard:
+                continue
+            if _lock(cursor, move, is_silent):
+                return _begin(cursor, move, worker)
+    return None
+
+
+def release(control: Session, move: StoredMove) -> None:
+    """Let others have the move."""
+    control.connection.execute("SELECT pg_advisory_unlock(%s, %s)", [MOVE_LOCK, move.id])
+
+
+def adopt(control: Session, session: Session, move: StoredMove) -> None:
+    """Let a session be the attempt's, and end those of older attempts at the bucket in the same database."""
+    rename(session, move.bucket, move.generation)
+    _end(session, f"^{SESSION_NAME}:{move.bucket}:[0-9]+$", move.generation)
+
+
+def _begin(cursor: Any, move: StoredMove, worker: str) -> StoredMove:
+    cursor.execute(
+        "INSERT INTO sharding_attempt (move, worker, begun) VALUES (%s, %s, now()) RETURNING id", [move.id, worker]
+    )
+    ((generation,),) = cursor.fetchall()
+    cursor.execute("UPDATE sharding_move SET generation = %s, changed = now() WHERE id = %s", [generation, move.id])
+    return replace(move, generation=generation)
+
+
+def _lock(cursor: Any, move: StoredMove, is_silent: bool) -> bool:
+    # Whoever changes the row at this moment is at it.
+    cursor.execute(
+        "SELECT phase FROM sharding_move WHERE id = %s AND generation = %s FOR UPDATE SKIP LOCKED",
+        [move.id, move.generation],
+    )
+    if cursor.fetchone() != (str(move.phase),):
+        return False
+    if _try(cursor, move):
+        return True
+    if not is_silent:
+        return False
+    cursor.execute(_HOLDERS, [MOVE_LOCK, move.id])
+    for (pid,) in cursor.fetchall():
+        cursor.execute("SELECT pg_terminate_backend(%s, %s)", [pid, round(ENDING * 1000)])
+    return _try(cursor, move)
+
+
+def _try(cursor: Any, move: StoredMove) -> bool:
+    cursor.execute("SELECT pg_try_advisory_lock(%s, %s)", [MOVE_LOCK, move.id])
+    ((got,),) = cursor.fetchall()
+    return bool(got)
+
+
+def _end(session: Session, name: str, generation: int) -> None:
+    deadline = time.monotonic() + ENDING
+    while pids := [pid for (pid,) in session.connection.execute(_OLDER, [name, generation]).fetchall()]:
+        try:
+            for pid in pids:
+                session.connection.execute("SELECT pg_terminate_backend(%s)", [pid])
+        except psycopg.errors.InsufficientPrivilege:
+            # They are another role's, and find themselves overtaken at their next change.
+            return
+        if time.monotonic() > deadline:
+            return
+        time.sleep(0.01)

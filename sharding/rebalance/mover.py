@@ -1,0 +1,173 @@
+"""
+A mover: takes one move after the other in hand, and does step after step until it is through or has to wait.
+
+Any number of them may be at work, in threads, processes and on machines. Nothing that they keep in mind matters.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import psycopg
+from django.db import DEFAULT_DB_ALIAS
+
+from sharding.errors import (
+    CopyDamaged,
+    CopyRefused,
+    MoveOvertaken,
+    RebalanceError,
+    Superseded,
+    TablesDiffer,
+    VerificationFailed,
+)
+from sharding.rebalance import claiming, decided_actions, decided_steps, failing, fences, undecided_actions
+from sharding.rebalance.attempt import CLOSED, Attempt, Interrupted
+from sharding.rebalance.move_state import next_step
+from sharding.rebalance.options import Options
+from sharding.rebalance.purging import vacuum
+from sharding.rebalance.seeing import see
+from sharding.rebalance.sessions import Session, Sessions, open_session
+from sharding.rebalance.steps import Claim, Side, Step
+from sharding.rebalance.stored_moves import StoredMove
+from sharding.rebalance.tables import Table, sharded_tables
+
+logger = logging.getLogger("sharding")
+
+_ACTIONS: dict[type[Step], Callable[[Attempt, Step], None]] = {**undecided_actions.ACTIONS, **decided_actions.ACTIONS}
+#: What is wrong with the rows, so that the move is given up.
+HOPELESS = (CopyRefused, CopyDamaged, VerificationFailed, TablesDiffer)
+
+
+@dataclass(slots=True)
+class Mover:
+    """One worker; ``run()`` it in a thread of its own."""
+
+    options: Options = field(default_factory=Options)
+    #: Whose moves it does; None for all.
+    plan: Any = None
+    #: Told of every step that was done: the move as it was before, and the step.
+    heard: Callable[[StoredMove, Step], None] = lambda move, step: None
+    _opened: ExitStack = field(default_factory=ExitStack)
+    _sessions: dict[str, Session] = field(default_factory=dict)
+    _control: Session | None = None
+    _tables: dict[str, tuple[Table, ...]] = field(default_factory=dict)
+    #: Shards where rows were deleted, whose space is given back in the end.
+    _purged: set[str] = field(default_factory=set)
+
+    def run(self) -> int:
+        """
+        Do what is due until nothing is, and return how many moves were taken in hand.
+
+        Raises:
+            RebalanceError: a migration is running.
+            psycopg.OperationalError: the control database does not answer.
+        """
+        taken = 0
+        self._open_control()
+        try:
+            with claiming.moves_allowed(self._need_control()):
+                while self._one():
+                    taken += 1
+                self._vacuum()
+        finally:
+            self._close()
+        return taken
+
+    def _one(self) -> bool:
+        if self.options.stop():
+            return False
+        move = claiming.take(self._need_control(), claiming.worker_name(), self.options, plan=self.plan)
+        if move is None:
+            return False
+        try:
+            self._carry(move)
+        finally:
+            control = self._control
+            if control is not None and not control.connection.closed:
+                claiming.release(control, move)
+        return True
+
+    def _carry(self, move: StoredMove) -> None:
+        """Bring a move as far as it goes now; whatever happens to it is written into its row."""
+        attempt: Attempt | None = None
+        try:
+            attempt = self._attempt(move)
+            self._steps(attempt)
+        except Interrupted:
+            pass
+        except (Superseded, MoveOvertaken) as error:
+            logger.info("%s", error)
+        except HOPELESS as error:
+            failing.give_up(self._need_control(), move, error)
+        except (psycopg.Error, RebalanceError, OSError) as error:
+            if attempt is not None:
+                failing.open_again(attempt)
+            self._retry(move, error)
+
+    def _retry(self, move: StoredMove, error: Exception) -> None:
+        """Write down what has failed; sessions are not used again of which nobody knows how they are."""
+        if isinstance(error, psycopg.OperationalError | OSError):
+            for alias in list(self._sessions):
+                self._sessions.pop(alias).connection.close()
+        failing.retry_later(self._need_control(), move, error)
+
+    def _attempt(self, move: StoredMove) -> Attempt:
+        control = self._need_control()
+        claiming.adopt(control, control, move)
+        sessions = Sessions(self._session(move, move.source), self._session(move, move.target))
+        for session in (sessions.source, sessions.target):
+            claiming.adopt(control, session, move)
+        if move.source not in self._tables:
+            # They stay as they are: no migration begins while movers are at work.
+            self._tables[move.source] = sharded_tables(sessions.source)
+        return Attempt(control, sessions, move, self._tables[move.source], self.options)
+
+    def _steps(self, attempt: Attempt) -> None:
+        while True:
+            seen = see(attempt)
+            step = next_step(seen)
+            if step is None:
+                return
+            if self.options.stop() and attempt.move.phase not in CLOSED:
+                return
+            if isinstance(step, Claim):
+                side = attempt.sessions.source if step.side is Side.SOURCE else attempt.sessions.target
+                fences.claim(side, attempt.move.bucket, attempt.move.generation)
+            else:
+                _ACTIONS[type(step)](attempt, step)
+            if isinstance(step, decided_steps.Purge):
+                self._purged.add(attempt.move.source)
+            self.heard(attempt.move, step)
+            if isinstance(step, decided_steps.Reverse):
+                # Another row stands for what is to be done now.
+                return
+
+    def _session(self, move: StoredMove, alias: str) -> Session:
+        found = self._sessions.get(alias)
+        if found is None or found.connection.closed:
+            found = self._opened.enter_context(open_session(alias, bucket=move.bucket, generation=move.generation))
+            self._sessions[alias] = found
+        return found
+
+    def _open_control(self) -> None:
+        self._control = self._opened.enter_context(open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0))
+
+    def _need_control(self) -> Session:
+        assert self._control is not None
+        return self._control
+
+    def _vacuum(self) -> None:
+        for alias in sorted(self._purged):
+            session = self._sessions.get(alias)
+            if session is not None and not session.connection.closed:
+                vacuum(session, self._tables[alias])
+
+    def _close(self) -> None:
+        with suppress(psycopg.Error):
+            self._opened.close()
+        self._sessions.clear()
+        self._control = None
