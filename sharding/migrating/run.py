@@ -16,6 +16,7 @@ from sharding.migrating.order import stages
 from sharding.migrating.reporting import Reporter
 from sharding.migrating.survey import Answer, reason, survey
 from sharding.migrating.target import Target
+from sharding.moves_lock import without_moves
 
 AGAIN = "Correct the cause and run `manage.py migrate_all` again: what is applied is not repeated."
 
@@ -58,7 +59,17 @@ class Result:
 
 
 def migrate_all(found: Databases, target: Target, patience: Patience, *, parallel: int, reporter: Reporter) -> Result:
-    """Migrate the databases, at most ``parallel`` shards at once; a stage that fails is the last one."""
+    """
+    Migrate the databases, at most ``parallel`` shards at once; a stage that fails is the last one.
+
+    Raises:
+        MigrationFailed: buckets are being moved.
+    """
+    with without_moves():
+        return _migrate_all(found, target, patience, parallel, reporter)
+
+
+def _migrate_all(found: Databases, target: Target, patience: Patience, parallel: int, reporter: Reporter) -> Result:
     answers = survey(found.all, target)
     unreachable = {alias: answer.error for alias, answer in answers.items() if answer.error is not None}
     for alias, error in unreachable.items():

@@ -19,16 +19,15 @@ from typing import Any
 
 import psycopg
 
-from sharding import conf
+from sharding import conf, moves_lock
 from sharding.errors import RebalanceError
 from sharding.rebalance.attempt import CLOSED
 from sharding.rebalance.options import Options
 from sharding.rebalance.sessions import SESSION_NAME, Session, rename, transaction
 from sharding.rebalance.stored_moves import COLUMNS, StoredMove, of_row
 
-#: First keys of the advisory locks in the control database: of a move in hand, of whoever takes one in hand, and of
-#: moves as a whole, which migrations have alone.
-MOVE_LOCK, CLAIM_LOCK, MOVES_LOCK = 0x534A, 0x534B, 0x534C
+#: First keys of the advisory locks in the control database: of a move in hand, and of whoever takes one in hand.
+MOVE_LOCK, CLAIM_LOCK = 0x534A, 0x534B
 #: Seconds until a session that was ended is gone.
 ENDING = 5.0
 
@@ -68,22 +67,18 @@ def worker_name() -> str:
 @contextmanager
 def moves_allowed(control: Session) -> Iterator[None]:
     """
-    Keep migrations from beginning while movers are at work.
+    Keep migrations from beginning while movers are at work, as long as the session lasts.
 
     Raises:
         RebalanceError: a migration is running.
     """
-    ((got,),) = control.connection.execute("SELECT pg_try_advisory_lock_shared(%s, 0)", [MOVES_LOCK]).fetchall()
-    if not got:
-        raise RebalanceError(
-            "The databases are being migrated, so nothing is moved. "
-            "Start again once `manage.py migrate_all` is through."
-        )
-    try:
-        yield
-    finally:
-        if not control.connection.closed:
-            control.connection.execute("SELECT pg_advisory_unlock_shared(%s, 0)", [MOVES_LOCK])
+    with control.connection.cursor() as cursor:
+        if not moves_lock.enter(cursor, moves_lock.MOVING, moves_lock.MIGRATING):
+            raise RebalanceError(
+                "The databases are being migrated, so nothing is moved. "
+                "Start again once `manage.py migrate_all` is through."
+            )
+    yield
 
 
 def take(

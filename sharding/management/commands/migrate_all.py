@@ -73,7 +73,10 @@ class Command(BaseCommand):
         patience = Patience(options["lock_timeout"], options["retries"])
         quiet = options["json"] or options["verbosity"] == 0
         reporter = Reporter(console_on(self.stdout), quiet=quiet)
-        result = migrate_all(found, target, patience, parallel=options["parallel"], reporter=reporter)
+        try:
+            result = migrate_all(found, target, patience, parallel=options["parallel"], reporter=reporter)
+        except MigrationFailed as error:
+            raise CommandError(str(error)) from error
         if options["json"]:
             self.stdout.write(json.dumps(_as_data(result), indent=2) + "\n")
         try:
