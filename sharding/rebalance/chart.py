@@ -4,12 +4,13 @@ How a plan looks in a terminal of 80 columns: what every shard has before and af
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Console
 from rich.padding import Padding
+from rich.table import Table
 from rich.text import Text
 
 from sharding.operations.display import NOTHING, size, table
@@ -17,8 +18,9 @@ from sharding.rebalance.plan import Balance, Plan, PlannedMove, Share
 
 #: Cells of the longest bar.
 BAR = 28
-#: Moves that are shown one by one; the rest is summed up.
+#: Moves that are shown one by one; more of them are summed up, and the largest shown.
 SHOWN = 12
+LARGEST = 3
 #: Stands where a bar with the fair share ends.
 MARK = "┃"
 #: Eighths of a cell.
@@ -33,6 +35,8 @@ class Rate:
     seconds: float = 1.0
     #: Moves that are under way at a time.
     at_once: int = 1
+    #: Where the figures come from: whoever reads a time has to know.
+    source: str = "assumed"
 
     def time_for(self, moves: int, carried: int) -> timedelta:
         """Return how long some moves take that carry some bytes."""
@@ -40,7 +44,11 @@ class Rate:
 
 
 def show_plan(plan: Plan, console: Console, *, rate: Rate | None = None, shown: int = SHOWN) -> None:
-    """Print what a plan brings, its moves (the first ``shown`` of them), how long it takes, and its reasons."""
+    """
+    Print what a plan brings, its moves, how long it takes, and its reasons.
+
+    More than ``shown`` moves are summed up.
+    """
     if plan.moves:
         show_balance(plan, console)
         console.print()
@@ -93,19 +101,24 @@ def bar(figure: float, scale: float, mark: float | None = None, *, filled: str =
 
 
 def _show_moves(plan: Plan, console: Console, shown: int) -> None:
-    moves = table("bucket", "from", "to", "rows", "size", "why", right=("bucket", "rows", "size"))
-    for move in plan.moves[:shown]:
-        moves.add_row(str(move.bucket), move.source, move.target, f"{move.rows:,}", size(move.bytes), move.reason)
-    console.print(moves)
-    rest = plan.moves[shown:]
-    if not rest:
+    if len(plan.moves) <= shown:
+        console.print(_singly(plan.moves))
         return
-    console.print(f"\nand {len(rest):,} more:\n")
-    summed = table("from", "to", "moves", "rows", "size", right=("moves", "rows", "size"))
-    for (source, target), group in sorted(_grouped(rest).items()):
+    summed = table("from", "to", "buckets", "rows", "size", right=("buckets", "rows", "size"))
+    for (source, target), group in sorted(_grouped(plan.moves).items()):
         rows, carried = sum(move.rows for move in group), sum(move.bytes for move in group)
         summed.add_row(source, target, f"{len(group):,}", f"{rows:,}", size(carried))
     console.print(summed)
+    largest = sorted(plan.moves, key=lambda move: (-move.bytes, -move.rows, move.bucket))[:LARGEST]
+    console.print("\nThe largest:\n")
+    console.print(_singly(largest))
+
+
+def _singly(moves: Sequence[PlannedMove]) -> Table:
+    made = table("bucket", "from", "to", "rows", "size", "why", right=("bucket", "rows", "size"))
+    for move in moves:
+        made.add_row(str(move.bucket), move.source, move.target, f"{move.rows:,}", size(move.bytes), move.reason)
+    return made
 
 
 def _grouped(moves: tuple[PlannedMove, ...]) -> Mapping[tuple[str, str], list[PlannedMove]]:
@@ -119,7 +132,7 @@ def _summary(plan: Plan, rate: Rate) -> str:
     moves = "1 move" if len(plan.moves) == 1 else f"{len(plan.moves):,} moves"
     rows = "1 row" if plan.rows == 1 else f"{plan.rows:,} rows"
     expected = duration(rate.time_for(len(plan.moves), plan.bytes))
-    return f"{moves}, {rows}, {size(plan.bytes)}; about {expected} at {size(int(rate.bytes))}/s."
+    return f"{moves}, {rows}, {size(plan.bytes)}; about {expected} at {size(int(rate.bytes))}/s ({rate.source})."
 
 
 def duration(time: timedelta) -> str:

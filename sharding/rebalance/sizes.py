@@ -79,9 +79,9 @@ def key_in_bucket(alias: str, entry: Entry, key: Any, size: Size) -> KeyInBucket
 
 
 def _table_sizes(alias: str, entry: Entry, sample: float | None) -> dict[int, Size]:
-    table = _quoted(alias, entry.table)
-    counted: dict[int, int] = dict(_asked(alias, f"SELECT bucket, count(*) FROM {table} GROUP BY bucket"))
-    ((total,),) = _asked(alias, TABLE_SIZE, [table])
+    table = quoted(alias, entry.table)
+    counted: dict[int, int] = dict(asked(alias, f"SELECT bucket, count(*) FROM {table} GROUP BY bucket"))
+    ((total,),) = asked(alias, TABLE_SIZE, [table])
     widths = _widths(alias, entry, sample) if sample is not None and counted else {}
     # A bucket of which no row was met has rows like the others'.
     usual = sum(width for width, _ in widths.values()) / (sum(rows for _, rows in widths.values()) or 1) or 1
@@ -96,23 +96,23 @@ def _table_sizes(alias: str, entry: Entry, sample: float | None) -> dict[int, Si
 def _widths(alias: str, entry: Entry, sample: float) -> dict[int, tuple[int, int]]:
     """Return for each bucket that is met the width of some of its rows, and how many these are."""
     part = "" if sample == 1 else f" TABLESAMPLE SYSTEM ({sample * 100:f}) REPEATABLE (0)"
-    statement = f"SELECT bucket, sum({_width(alias, entry)}), count(*) FROM {_quoted(alias, entry.table)}{part}"
-    return {bucket: (int(width), rows) for bucket, width, rows in _asked(alias, f"{statement} GROUP BY bucket")}
+    statement = f"SELECT bucket, sum({width_of(alias, entry)}), count(*) FROM {quoted(alias, entry.table)}{part}"
+    return {bucket: (int(width), rows) for bucket, width, rows in asked(alias, f"{statement} GROUP BY bucket")}
 
 
 def _key_in_table(alias: str, entry: Entry, bucket: int, key: Any) -> tuple[int, int, int]:
     """Return the rows of a key in one table, their width, and that of all rows of the bucket there."""
-    width, params = _width(alias, entry), [bucket]
+    width, params = width_of(alias, entry), [bucket]
     own = "false"
     if key is not None:
-        own = f"{_quoted(alias, _key_column(entry))} = %s"
+        own = f"{quoted(alias, key_column(entry))} = %s"
         prepared = entry.key_field.get_db_prep_value(entry.prepare_key(key), connections[alias], prepared=True)
         params = [prepared, prepared, bucket]
     statement = f"""
         SELECT count(*) FILTER (WHERE {own}), coalesce(sum({width}) FILTER (WHERE {own}), 0), coalesce(sum({width}), 0)
-        FROM {_quoted(alias, entry.table)} WHERE bucket = %s
+        FROM {quoted(alias, entry.table)} WHERE bucket = %s
     """
-    ((rows, own_width, all_width),) = _asked(alias, statement, params)
+    ((rows, own_width, all_width),) = asked(alias, statement, params)
     return rows, int(own_width), int(all_width)
 
 
@@ -121,33 +121,33 @@ def _keys(alias: str, there: Iterable[Entry], bucket: int) -> int:
     parts, params = [], []
     for entry in there:
         parts.append(
-            f"SELECT %s::text, {_quoted(alias, _key_column(entry))}::text FROM {_quoted(alias, entry.table)} "
+            f"SELECT %s::text, {quoted(alias, key_column(entry))}::text FROM {quoted(alias, entry.table)} "
             f"WHERE bucket = %s"
         )
         params += [entry.family, bucket]
     if not parts:
         return 0
-    ((count,),) = _asked(alias, f"SELECT count(*) FROM ({' UNION '.join(parts)}) AS keys", params)
+    ((count,),) = asked(alias, f"SELECT count(*) FROM ({' UNION '.join(parts)}) AS keys", params)
     return int(count)
 
 
-def _width(alias: str, entry: Entry) -> str:
+def width_of(alias: str, entry: Entry) -> str:
     """Return the SQL of a row's width as it is stored: compressed, and with what lies beside the table."""
     fields: list[Any] = list(entry.model._meta.local_concrete_fields)
-    columns = (_quoted(alias, field.column) for field in fields)
+    columns = (quoted(alias, field.column) for field in fields)
     return " + ".join([str(ROW_HEADER), *(f"coalesce(pg_column_size({column}), 0)" for column in columns)])
 
 
-def _key_column(entry: Entry) -> str:
+def key_column(entry: Entry) -> str:
     field: Any = entry.key_field
     return str(field.column)
 
 
-def _quoted(alias: str, name: str) -> str:
+def quoted(alias: str, name: str) -> str:
     return str(connections[alias].ops.quote_name(name))
 
 
-def _asked(alias: str, statement: str, params: list[Any] | None = None) -> list[Any]:
+def asked(alias: str, statement: str, params: list[Any] | None = None) -> list[Any]:
     with connections[alias].cursor() as cursor:
         cursor.execute(f"{CONTROL_ONLY} {statement}", params)
         rows: list[Any] = cursor.fetchall()

@@ -16,6 +16,7 @@ ON_SERVERS = [
     "test_copying.py",
     "test_copying_killed.py",
     "test_copying_live.py",
+    "test_plan_command.py",
     "test_purging.py",
     "test_sessions.py",
     "test_tables.py",

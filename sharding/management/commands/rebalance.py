@@ -1,0 +1,34 @@
+"""Plan moves of buckets between shards."""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.exceptions import ImproperlyConfigured
+from django.core.management.base import BaseCommand, CommandError
+from django.db import Error, NotSupportedError
+
+from sharding.errors import ShardingError
+from sharding.management.rebalance_subcommands import SUBCOMMANDS
+from sharding.migrating.reporting import console_on
+from sharding.operations.status import reason
+
+
+class Command(BaseCommand):
+    help = "Plans moves of buckets between shards."
+    #: A plan is made also while something is wrong with models; what hinders moves is asked by itself.
+    requires_system_checks = ()
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        commands = parser.add_subparsers(dest="command", required=True, metavar="|".join(SUBCOMMANDS))
+        for name, module in SUBCOMMANDS.items():
+            module.add_arguments(commands.add_parser(name, help=module.HELP))
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        try:
+            SUBCOMMANDS[options["command"]].run(self, console_on(self.stdout), options)
+        except (ShardingError, ImproperlyConfigured, ValueError, NotSupportedError) as error:
+            raise CommandError(str(error)) from error
+        except Error as error:
+            raise CommandError(f"A database does not answer: {reason(error)}") from error
