@@ -47,6 +47,10 @@ class Run:
         """Let each mover stop as soon as its move may rest."""
         self._stopped.set()
 
+    @property
+    def is_stopped(self) -> bool:
+        return self._stopped.is_set()
+
     def run(self) -> None:
         """
         Work until nothing is due any more, or stop() was called.

@@ -15,11 +15,10 @@ from decimal import Decimal
 
 from psycopg.sql import SQL, Composed
 
+from sharding.bucket_states import BucketState
 from sharding.errors import VerificationFailed
-from sharding.rebalance import progress as progresses
 from sharding.rebalance import statements as s
 from sharding.rebalance.facts import GETTING, GIVING, MoveFacts
-from sharding.rebalance.progress import Progress
 from sharding.rebalance.refreshing import Keys
 from sharding.rebalance.report import MOST_NAMED, Difference, Orphans, Report, TableReport, shown
 from sharding.rebalance.sessions import Cursor, Sessions, snapshot
@@ -35,7 +34,12 @@ def _nothing() -> None:
 
 
 def verify(
-    sessions: Sessions, facts: MoveFacts, *, only: Keys | None = None, pause: Callable[[], None] = _nothing
+    sessions: Sessions,
+    facts: MoveFacts,
+    *,
+    only: Keys | None = None,
+    getting: Collection[BucketState] = GETTING,
+    pause: Callable[[], None] = _nothing,
 ) -> Report:
     """
     Compare every row of the bucket on both shards, and return a report of it.
@@ -44,6 +48,7 @@ def verify(
 
     Args:
         only: the keys of rows, by table, that are compared beside the numbers of rows; None for all.
+        getting: the states that the bucket may have on the target.
         pause: called between ranges of rows; it may wait, or raise to stop.
 
     Raises:
@@ -56,16 +61,16 @@ def verify(
     for table in facts.tables:
         with (
             snapshot(sessions.source, facts.bucket, generation=facts.generation, states=GIVING) as source,
-            snapshot(sessions.target, facts.bucket, generation=facts.generation, states=GETTING) as target,
+            snapshot(sessions.target, facts.bucket, generation=facts.generation, states=getting) as target,
         ):
-            compared = _Comparison(source, target, facts, table, progresses.read(target, facts)[table.name])
+            compared = _Comparison(source, target, facts, table)
             if only is None:
                 compared.compare_all(pause)
             else:
                 compared.compare_keys(only.get(table.name, ()))
             tables.append(compared.report())
             differences.extend(compared.differences)
-    with snapshot(sessions.target, facts.bucket, generation=facts.generation, states=GETTING) as target:
+    with snapshot(sessions.target, facts.bucket, generation=facts.generation, states=getting) as target:
         orphans = tuple(_orphans(target, facts))
     report = Report(
         bucket=facts.bucket,
@@ -95,7 +100,6 @@ class _Comparison:
     target: Cursor
     facts: MoveFacts
     table: Table
-    progress: Progress
     differences: list[Difference] = field(default_factory=list)
     pending: set[str] = field(default_factory=set)
     sent: tuple[int, Decimal] = (0, Decimal(0))

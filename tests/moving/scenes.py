@@ -23,7 +23,7 @@ from sharding.rebalance import registering
 from sharding.rebalance.mover import Mover
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import Wanted
-from sharding.rebalance.plan import Balance, Plan, PlannedMove, digest_of
+from sharding.rebalance.plan import Balance, Plan, PlannedMove, Share, digest_of
 from sharding.rebalance.sessions import Session, open_session
 from sharding.testing import cluster
 from tests.fence.conftest import lower
@@ -37,7 +37,8 @@ MODELS = (Customer, Tag, Order, Line, OrderTag)
 
 def plan_of(bucket_map: BucketMap, *moves: tuple[int, str]) -> Plan:
     """Return a plan that brings buckets to shards, of a map."""
-    nothing = Balance((), bucket_map.imbalance())
+    shares = tuple(Share(alias, 1.0, 0, 0, 0, 1.0) for alias in bucket_map.aliases)
+    nothing = Balance(shares, bucket_map.imbalance())
     return Plan(
         epoch=bucket_map.epoch,
         buckets=bucket_map.buckets,

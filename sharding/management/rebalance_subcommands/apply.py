@@ -1,0 +1,161 @@
+"""`rebalance apply`: move the buckets of a plan, or go on with the moves that are under way."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from argparse import ArgumentParser
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from typing import Any
+from uuid import UUID
+
+from django.core.management.base import BaseCommand, CommandError
+from rich.console import Console
+from rich.live import Live
+
+from sharding.management.rebalance_control import add_json, control
+from sharding.management.rebalance_subcommands.status import Speeds
+from sharding.rebalance import moves_display, plan_file
+from sharding.rebalance.applying import Run, end_windows
+from sharding.rebalance.options import Options
+from sharding.rebalance.overview import Overview, latest_plan, overview
+from sharding.rebalance.registering import register
+
+HELP = "Move the buckets of a plan, or go on with the moves that are under way."
+DEFAULTS = Options()
+
+
+def add_arguments(parser: ArgumentParser) -> None:
+    parser.add_argument("--plan", type=Path, metavar="FILE", help="A plan that `rebalance plan --output` has written.")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="Buckets that move at a time (default: 2).")
+    parser.add_argument(
+        "--per-shard", type=int, default=DEFAULTS.per_shard, metavar="N", help="At most with one shard (default: 2)."
+    )
+    parser.add_argument(
+        "--window",
+        type=float,
+        default=DEFAULTS.window,
+        metavar="SECONDS",
+        help="How long each move can be taken back afterwards (default: 600).",
+    )
+    parser.add_argument("--to-the-end", action="store_true", help="Wait until the windows are over, too.")
+    parser.add_argument("--end-windows", action="store_true", help="End the windows of moves that are done, now.")
+    parser.add_argument(
+        "--share",
+        type=float,
+        default=DEFAULTS.share,
+        metavar="PART",
+        help=f"The part of the time in which rows are copied (default: {DEFAULTS.share:g}).",
+    )
+    parser.add_argument("--rows-per-second", type=float, metavar="N", help="The most rows that each job copies.")
+    parser.add_argument(
+        "--replica-lag",
+        type=float,
+        default=DEFAULTS.replica_lag,
+        metavar="SECONDS",
+        help="Wait while a standby is farther behind (default: 10).",
+    )
+    add_json(parser)
+
+
+def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None:
+    made = _options(options)
+    with control() as session:
+        plan = register(session, plan_file.read(options["plan"]))[0] if options["plan"] else latest_plan(session)
+        if plan is None or (overview(session, plan).is_over and not options["plan"]):
+            raise CommandError(
+                "No moves are under way. Make a plan with `manage.py rebalance plan --output plan.json`, "
+                "and give it to --plan."
+            )
+        if options["end_windows"]:
+            end_windows(session, plan)
+        shown = _Shown(console, quiet=options["json"])
+        moving = Run(made, plan, options["jobs"], options["to_the_end"])
+        moving.look = lambda: shown.look(overview(session, plan))
+        with shown, _stopped_by_ctrl_c(moving, console):
+            moving.run()
+        found = overview(session, plan)
+    _tell(command, console, found, plan, options)
+
+
+def _options(options: dict[str, Any]) -> Options:
+    for name in ("jobs", "per_shard"):
+        if options[name] < 1:
+            raise CommandError(f"--{name.replace('_', '-')} is a number of 1 or more, not {options[name]}.")
+    if not 0 < options["share"] <= 1:
+        raise CommandError(f"--share is more than 0 and at most 1, not {options['share']:g}.")
+    if options["window"] < 0:
+        raise CommandError(f"--window is a number of seconds of 0 or more, not {options['window']:g}.")
+    rows = options["rows_per_second"]
+    if rows is not None and rows <= 0:
+        raise CommandError(f"--rows-per-second is more than 0, not {rows:g}.")
+    return Options(
+        window=0.0 if options["end_windows"] else options["window"],
+        share=options["share"],
+        rows_per_second=rows,
+        replica_lag=options["replica_lag"],
+        per_shard=options["per_shard"],
+    )
+
+
+class _Shown:
+    """What is to be seen while movers work: a picture that changes in a terminal, else a line for each bucket."""
+
+    def __init__(self, console: Console, *, quiet: bool) -> None:
+        self._console, self._quiet = console, quiet
+        self._speeds = Speeds()
+        self._told: set[int] = set()
+        self._live: Live | None = None
+
+    def __enter__(self) -> None:
+        if self._console.is_terminal and not self._quiet:
+            self._live = Live(console=self._console, auto_refresh=False)
+            self._live.start()
+
+    def __exit__(self, *error: object) -> None:
+        if self._live is not None:
+            self._live.stop()
+
+    def look(self, found: Overview) -> None:
+        if self._live is not None:
+            self._live.update(moves_display.rendered(found, self._speeds.of(found)), refresh=True)
+        elif not self._quiet:
+            for move in found.moves:
+                if move.announced is not None and move.id not in self._told:
+                    self._told.add(move.id)
+                    self._console.print(moves_display.switched_line(move))
+
+
+@contextmanager
+def _stopped_by_ctrl_c(moving: Run, console: Console) -> Iterator[None]:
+    """Let the first Ctrl-C stop movers where each may rest, and the second one stop them at once."""
+
+    def stop(number: int, frame: Any) -> None:
+        if moving.is_stopped:
+            # As safe as any other end of a mover.
+            os._exit(130)
+        moving.stop()
+        console.print("Stopping as soon as each move may rest. Once more, to stop at once.")
+
+    with ExitStack() as stack:
+        for each in (signal.SIGINT, signal.SIGTERM):
+            stack.callback(signal.signal, each, signal.signal(each, stop))
+        yield
+
+
+def _tell(command: BaseCommand, console: Console, found: Overview, plan: UUID, options: dict[str, Any]) -> None:
+    if options["json"]:
+        command.stdout.write(json.dumps(found.as_json(), indent=2) + "\n")
+    else:
+        moves_display.show(found, console)
+        if found.stages["window"]:
+            console.print(
+                "\nThe moves in their window can be taken back with `manage.py rebalance rollback`. Run `manage.py "
+                "rebalance apply` again afterwards: it deletes the rows that are left on the former owners.",
+                soft_wrap=True,
+            )
+    if found.failed:
+        raise CommandError(f"{len(found.failed)} of {len(found.moves)} moves have failed.")

@@ -1,0 +1,138 @@
+"""The commands that move buckets: what they do to real shards, and what they print."""
+
+from __future__ import annotations
+
+import io
+import json
+import re
+
+import pytest
+from django.core.management import call_command
+from django.core.management.base import CommandError
+
+from sharding import cluster_map
+from sharding.models import Fence, Move
+from sharding.rebalance import plan_file
+from sharding.rebalance.phases import Phase
+from tests.layouts import CLUSTER, SHOP_ONLY
+from tests.moving.scenes import Scene, fenced_cluster, plan_of
+
+pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+
+
+def run(*arguments):
+    """Return what the command prints."""
+    out = io.StringIO()
+    call_command("rebalance", *arguments, stdout=out)
+    return "\n".join(line.rstrip() for line in out.getvalue().splitlines())
+
+
+def refused(*arguments):
+    with pytest.raises(CommandError) as raised:
+        run(*arguments)
+    return str(raised.value)
+
+
+@pytest.fixture
+def unplanned(transactional_db):
+    with fenced_cluster():
+        yield Scene("shard_a", "shard_b")
+
+
+@pytest.fixture
+def file(unplanned, tmp_path):
+    path = tmp_path / "plan.json"
+    plan_file.write(plan_of(cluster_map.refresh(), (unplanned.bucket, "shard_b")), path)
+    return str(path)
+
+
+def test_a_plan_is_applied_and_taken_back(unplanned, file):
+    before = unplanned.rows("shard_a")
+    printed = run("apply", "--plan", file, "--jobs", "1")
+    assert re.sub(r"for \d+ ms|p50.*ms", "…", printed) == (
+        f"Bucket {unplanned.bucket}: shard_a -> shard_b, 11 rows copied, closed ….\n"
+        "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  1 of 1 buckets have changed hands\n"
+        "\n"
+        "from      to        window   rows\n"
+        "─────────────────────────────────\n"
+        "shard_a   shard_b   1          11\n"
+        "\n"
+        "Closed to writes while it changed hands: ….\n"
+        "\n"
+        "The moves in their window can be taken back with `manage.py rebalance rollback`. Run `manage.py rebalance "
+        "apply` again afterwards: it deletes the rows that are left on the former owners."
+    )
+    assert unplanned.rows("shard_b") == before
+    verified = json.loads(run("verify", "--json"))
+    assert [(each["when"], each["sound"], each["report"]["rows"]) for each in verified] == [("now", True, 11)]
+    cluster_map.refresh()
+    unplanned.order(8)
+    assert json.loads(run("verify", "--json"))[0]["report"]["pending"] == 4
+    after = unplanned.rows("shard_b")
+    assert run("rollback") == (
+        "1 move will be taken back, with what was written since. "
+        "Run `manage.py rebalance apply` if no mover is at work."
+    )
+    data = json.loads(run("apply", "--end-windows", "--to-the-end", "--json"))
+    assert data["stages"] == {"done": 2}
+    assert data["over"]
+    assert unplanned.rows("shard_a") == after
+    assert unplanned.rows("shard_b") == {}
+    assert run("cleanup") == "Moves have left nothing."
+
+
+def test_pause_and_resume_and_abort(unplanned, file):
+    scene = unplanned
+    scene.plan()
+    assert run("pause").startswith("1 move will pause.")
+    run("apply")
+    assert scene.move.phase == "planned"
+    assert "1 of 1" not in run("status")
+    assert run("resume", "--bucket", str(scene.bucket)).startswith("1 move will go on.")
+    assert run("abort", "--json") == json.dumps({"wanted": "abort", "buckets": [scene.bucket]}, indent=2)
+    run("apply")
+    assert scene.move.phase == "aborted"
+    assert run("pause") == "No move is there to pause: all are over."
+    assert refused("apply") == (
+        "No moves are under way. Make a plan with `manage.py rebalance plan --output plan.json`, and give it to --plan."
+    )
+
+
+def test_what_has_failed_is_told(unplanned, file):
+    unplanned.rows("shard_b")
+    from django.db import connections
+
+    with connections["shard_b"].cursor() as cursor:
+        cursor.execute("ALTER TABLE shop_line ADD COLUMN surplus integer")
+    try:
+        assert refused("apply", "--plan", file) == "1 of 1 moves have failed."
+    finally:
+        with connections["shard_b"].cursor() as cursor:
+            cursor.execute("ALTER TABLE shop_line DROP COLUMN surplus")
+    move = Move.objects.using("default").get()
+    assert move.phase == Phase.ABORTED
+    assert "shop_line has a column surplus on 'shard_b', and none on 'shard_a'." in move.error
+
+
+def test_leftovers_are_found_and_taken_away(unplanned):
+    Fence.objects.using("shard_b").create(bucket=unplanned.bucket, state="importing", epoch=1, generation=1, mark=0)
+    assert [line.split() for line in run("cleanup").splitlines()[2:3]] == [
+        ["shard_b", str(unplanned.bucket), "rows", "the", "bucket", "is", "importing", "left"]
+    ]
+    found = json.loads(run("cleanup", "--apply", "--json"))
+    assert found["cleaned"] == found["found"]
+    assert unplanned.states() == ("owned", None)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--jobs", "0"], "--jobs is a number of 1 or more, not 0."),
+        (["--share", "1.5"], "--share is more than 0 and at most 1, not 1.5."),
+        (["--window", "-1"], "--window is a number of seconds of 0 or more, not -1."),
+        (["--rows-per-second", "0"], "--rows-per-second is more than 0, not 0."),
+    ],
+)
+def test_wrong_options(unplanned, file, arguments, message):
+    assert refused("apply", "--plan", file, *arguments) == message
+    assert not Move.objects.using("default").exists()
