@@ -6,13 +6,16 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-slow check demo tutorial mutations bench bench-routing bench-fanout bench-transactions clean
+.PHONY: help test test-sqlite test-slow check demo tutorial mutations bench bench-routing bench-fanout bench-transactions clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
-test: $(VENV)/installed-test ## Run the tests on PostgreSQL servers of their own, and those of the seam on SQLite, with coverage
+test: $(VENV)/installed-test ## Run the tests on PostgreSQL servers of their own, with coverage
 	$(BIN)/python -m scripts.all_tests
+
+test-sqlite: $(VENV)/installed-test ## Run the tests of routing and fan-out on SQLite
+	$(BIN)/python -m scripts.all_tests --sqlite
 
 test-slow: $(VENV)/installed-test ## Run the tests that take long: programs that are started, killed and measured, and repetitions
 	$(BIN)/python -m pytest -m slow --durations=10

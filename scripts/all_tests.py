@@ -1,12 +1,12 @@
 """
-Run the tests, with coverage: on PostgreSQL in parts side by side, and those of the seam on SQLite.
+Run the tests on PostgreSQL, in parts side by side, with coverage; or those that are of use there on SQLite.
 
 Those that are marked ``slow`` run by themselves, in ``make test-slow``. Random programs are fewer than a module of the
-differential tests tries by itself, unless all are asked for: then without coverage, and without SQLite.
+differential tests tries by itself, unless all are asked for: then without coverage.
 
 The first parts print as they go; what the others print follows when all have ended::
 
-    python -m scripts.all_tests [--thorough]
+    python -m scripts.all_tests [--thorough | --sqlite]
 """
 
 from __future__ import annotations
@@ -37,8 +37,8 @@ FIRST = [
     ),
 ]
 #: Buckets on their way.
-MOVES = ["tests/fence", "tests/rebalance", "tests/test_rerouting.py"]
-#: What SQLite does by itself is a part of what is covered.
+MOVES = ["tests/fence", "tests/moving", "tests/rebalance", "tests/test_rerouting.py"]
+#: What SQLite is for: routing and fan-out while one develops.
 ON_SQLITE = [
     "tests/contrib",
     "tests/reference",
@@ -85,34 +85,32 @@ class Part:
 
 def main() -> int:
     """Run the parts and report the coverage; return 1 if anything failed or too little is covered."""
+    if "--sqlite" in sys.argv[1:]:
+        return Part("sqlite", ON_SQLITE, {"SHARDKIT_TEST_ENGINE": "sqlite"}, thorough=True).start().wait()
     thorough = "--thorough" in sys.argv[1:]
     first = Part("first", FIRST, thorough=thorough)
     moves = Part("moves", MOVES, thorough=thorough)
     second = Part("second", [f"--ignore={path}" for path in (*FIRST, *MOVES, *WAITING)], thorough=thorough)
     # Whole servers stand still there, and nothing beside it shall wait for them.
     waiting = Part("waiting", WAITING, {"SHARDKIT_TEST_CLUSTER": "waiting"}, thorough=thorough)
-    sqlite = Part("sqlite", ON_SQLITE, {"SHARDKIT_TEST_ENGINE": "sqlite"})
-    chains = {
-        "The other half on PostgreSQL": [second],
-        "What waits on PostgreSQL, and the seam on SQLite": [waiting] if thorough else [waiting, sqlite],
-    }
-    with ThreadPoolExecutor(len(chains)) as beside:
-        running = {title: beside.submit(_one_after_the_other, parts) for title, parts in chains.items()}
+    beside = {"The other half": second, "What waits": waiting}
+    with ThreadPoolExecutor(len(beside)) as pool:
+        running = {title: pool.submit(_run, part) for title, part in beside.items()}
         failed = [part.start().wait() != 0 for part in (first, moves)]
-        for title, chain in running.items():
-            outcomes, printed = chain.result()
+        for title, run in running.items():
+            has_failed, printed = run.result()
             print(f"\n{title}:", flush=True)
             sys.stdout.buffer.write(printed)
             sys.stdout.flush()
-            failed += outcomes
-    lacks_coverage = not thorough and _coverage([first, moves, second, waiting, sqlite])
+            failed.append(has_failed)
+    lacks_coverage = not thorough and _coverage([first, moves, second, waiting])
     return 1 if any(failed) or lacks_coverage else 0
 
 
-def _one_after_the_other(parts: list[Part]) -> tuple[list[bool], bytes]:
-    """Return which of the parts failed, and what they printed."""
+def _run(part: Part) -> tuple[bool, bytes]:
+    """Return whether a part failed, and what it printed."""
     with tempfile.TemporaryFile() as output:
-        failed = [part.start(output).wait() != 0 for part in parts]
+        failed = part.start(output).wait() != 0
         output.seek(0)
         return failed, output.read()
 
