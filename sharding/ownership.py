@@ -77,6 +77,19 @@ def limited(query: Query) -> Query:
     return made  # type: ignore[no-any-return]
 
 
+def own(query: Query) -> Query:
+    """Return the same, where nobody has taken the shard to show anything: it is asked by itself."""
+    made: Any = query.clone()
+    inner = getattr(query, "inner_query", None)
+    if inner is not None:
+        made.inner_query = own(inner)
+        return made  # type: ignore[no-any-return]
+    bucket: Any = made.model._meta.get_field(registry.BUCKET_COLUMN)
+    is_owned: Any = IsOwned(bucket.get_col(made.get_initial_alias()))
+    made.where = WhereNode([made.where, is_owned], AND)
+    return made  # type: ignore[no-any-return]
+
+
 def condition(column: str) -> tuple[str, tuple[Any, ...]]:
     """Return the same condition in SQL, about a column that has the bucket, with its parameters (PostgreSQL)."""
     conditions = IsOwned.template % {"expressions": column}, IsAsKnown.template % {"expressions": "%s"}

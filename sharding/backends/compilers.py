@@ -28,6 +28,7 @@ from sharding.backends.native_compilers import (
     unbounded,
     unbounded_class,
 )
+from sharding.backends.own_rows import own_rows
 from sharding.errors import CannotMerge, GlobalJoin
 from sharding.lookups import matching, states
 from sharding.lookups.matching import Match
@@ -66,6 +67,7 @@ class DoorCompiler:
         alias = routing.native_alias()
         if alias is not None:
             owner = cluster_map.connection_of(alias)
+            query = own_rows(self.name, query, owner)
             return owner.ops.native_compiler(self.name)(query, owner, alias, elide_empty)
         if using is None:
             # A subquery, which is compiled for the connection of the statement around it.
@@ -191,7 +193,7 @@ class ShardCompiler:
         if entry is None:
             return self._unsharded(model, using)(query, connection, using, elide_empty)
         if routing.native_alias() is not None:
-            return self.native(query, connection, using, elide_empty)
+            return self.native(own_rows(self.name, query, connection), connection, using, elide_empty)
         if using is None:
             return nested_class(self.native)(query, connection, None, elide_empty)
         query = scopes.apply(query, entry)
