@@ -37,7 +37,7 @@ from aggregator.merge import Row, SortKey
 from aggregator.planner import Tier
 from aggregator.planning import Planning
 from aggregator.rounds import in_rounds
-from sharding import locality, registry
+from sharding import locality, ownership, registry
 from sharding.backends.compilers import native_class
 from sharding.backends.hook import FanOutRequest
 from sharding.errors import CannotMerge, GlobalJoin
@@ -214,6 +214,9 @@ class Merging(Planning):
         statement = None
         with executor.participating(door, aliases, policy.of(self.request.query)) as connections:
             self.in_batches = chunk_size is not None and any(map(batches.are_needed, connections))
+            if self.in_batches:
+                # A move may begin before the last of them is sent.
+                ownership.make_careful(self.query)
             refcounts = self.query.alias_refcount.copy()
             try:
                 self.pre_sql_setup()

@@ -48,7 +48,7 @@ def on_a_shard(home: Any, connections: Sequence[Any], statements: Statements) ->
 
     Partial rows travel as JSON text that PostgreSQL wrote and reads again, so that no value passes through Python.
     """
-    sql, params = statements.partial
+    sql, params = statements.sent
     count = len(statements.declared) or 1
     # With -1, the names of CHAR and BIT are those of their types without a length, not with the length one.
     types = ", ".join(f"format_type(pg_typeof(c{number}), -1)" for number in range(count))
@@ -72,7 +72,7 @@ def in_memory(home: Any, connections: Sequence[Any], statements: Statements) -> 
     from django.db.backends.sqlite3._functions import register  # type: ignore[import-untyped]
     from django.db.backends.sqlite3.base import SQLiteCursorWrapper
 
-    sql, params = statements.partial
+    sql, params = statements.sent
     declared = statements.declared or [""]
     names = [f"c{number}" for number in range(len(declared))]
     # As expressions, the columns have no declared type by which values would be converted.

@@ -20,7 +20,7 @@ from aggregator.compiled import Sql
 from aggregator.gathered_conditions import ROW, joined
 from aggregator.gathered_tables import Table
 from aggregator.merge import Row
-from sharding import conf, ownership, reference_models, registry
+from sharding import conf, hidden_rows, ownership, reference_models, registry
 from sharding.errors import GatherTooLarge
 
 #: PostgreSQL types of which row_to_json() does not tell every value from NULL.
@@ -109,7 +109,8 @@ def _select(home: Any, table: Table, columns: Sequence[str]) -> Sql:
     quote = home.ops.quote_name
     conditions = [table.where] if table.where else []
     if home.vendor == "postgresql":
-        conditions.append(ownership.condition(f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}"))
+        bucket = f"{quote(ROW)}.{quote(registry.BUCKET_COLUMN)}"
+        conditions.append(ownership.condition(bucket, careful=hidden_rows.may_exist(home.door)))
     where, params = joined(conditions, " AND ") if conditions else ("1 = 1", ())
     # One more than may travel tells that it is too much.
     limit = conf.current().gather_rows + 1

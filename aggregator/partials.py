@@ -16,6 +16,7 @@ from aggregator.compiled import Sql
 from aggregator.merge import Row
 from aggregator.planner import aggregates
 from aggregator.totals import Totals, totals
+from sharding import ownership
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,6 +24,8 @@ class Statements:
     """What is sent to every shard, and what finishes their answers."""
 
     partial: Sql
+    #: What a shard is to check once before that: nothing, if it is empty.
+    check: Sql
     #: Declared types of the partial columns on SQLite, where they take part in comparisons.
     declared: Sequence[str]
     #: Reads p, the table of all partial rows; or what finishes them without a statement.
@@ -32,6 +35,13 @@ class Statements:
     #: The partial columns, of which the first ones are what is grouped by.
     columns: Sequence[Sql]
     keys: int
+
+    @property
+    def sent(self) -> Sql:
+        """Return the statement for every shard."""
+        sql, params = self.partial
+        condition, own = self.check
+        return (ownership.checked(sql, condition), (*params, *own)) if condition else (sql, params)
 
     @property
     def sql(self) -> Sql:
@@ -50,7 +60,7 @@ def answered(compiler: Any, statements: Statements, connections: Sequence[Any]) 
     if statements.compares_text:
         collations.require_same(compiler.query, connections)
     if isinstance(statements.final, Totals):
-        return statements.final.finish(executor.run(connections, finishing.fetching(*statements.partial)))
+        return statements.final.finish(executor.run(connections, finishing.fetching(*statements.sent)))
     finish = finishing.in_memory if compiler.connection.vendor == "sqlite" else finishing.on_a_shard
     return iter(finish(compiler.connection, connections, statements))
 
@@ -82,10 +92,11 @@ def of_select(compiler: Any, connections: Sequence[Any] = ()) -> Statements:
     here = totals(builder, select, order_by, connections) if is_plain else None
     final = here or _final(builder, select, having, order_by)
     tables, params = compiler.get_from_clause()
-    where, where_params = _where(compiler)
+    asked, known = (None, None) if compiler.where is None else ownership.apart(compiler.where)
+    where, where_params = _where(compiler, asked)
     source = " ".join(tables) + (f" WHERE {where}" if where else "")
     partial = _partial(builder, source, (*params, *where_params))
-    return _statements(builder, partial, final)
+    return _statements(builder, partial, final, _where(compiler, known))
 
 
 def of_rows(compiler: Any, select: Sequence[Any], inner: Sql, connections: Sequence[Any]) -> Statements:
@@ -98,8 +109,9 @@ def of_rows(compiler: Any, select: Sequence[Any], inner: Sql, connections: Seque
     return _statements(builder, partial, final)
 
 
-def _statements(builder: Builder, partial: Sql, final: Sql | Totals) -> Statements:
-    return Statements(partial, builder.types, final, builder.compares_text, tuple(builder.columns), builder.keys)
+def _statements(builder: Builder, partial: Sql, final: Sql | Totals, check: Sql = ("", ())) -> Statements:
+    columns = tuple(builder.columns)
+    return Statements(partial, check, builder.types, final, builder.compares_text, columns, builder.keys)
 
 
 def _is_sliced(compiler: Any) -> bool:
@@ -162,11 +174,11 @@ def _ordered(builder: Builder, sql: str, params: list[Any], order_by: Sequence[A
     return sql, tuple(params)
 
 
-def _where(compiler: Any) -> Sql:
-    if compiler.where is None:
+def _where(compiler: Any, condition: Any) -> Sql:
+    if condition is None:
         return "", ()
     try:
-        sql, params = compiler.compile(compiler.where)
+        sql, params = compiler.compile(condition)
     except EmptyResultSet:
         if compiler.elide_empty:
             raise

@@ -21,7 +21,7 @@ from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from sharding import conf, isolation, reference_models
+from sharding import conf, isolation, live_moves, reference_models
 from sharding.bucket_map import BucketMap
 from sharding.bucket_states import shown_by
 from sharding.errors import MapConflict, MapMissing, UnknownShard
@@ -45,6 +45,8 @@ class Loaded:
     copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
     #: False for a map that was put together from what shards said.
     whole: bool = True
+    #: Whether no bucket was on its way.
+    is_quiet: bool = False
 
 
 _loaded: Loaded | None = None
@@ -102,6 +104,17 @@ def expire() -> None:
 def is_old() -> bool:
     """Return whether the map in memory is older than MAP_TTL, as it may become inside an atomic block."""
     return _loaded is not None and time.monotonic() >= _loaded.until
+
+
+def reading() -> Loaded | None:
+    """Return what is in memory; None before the first use."""
+    return _loaded
+
+
+def quiet() -> Loaded | None:
+    """Return the reading in memory if no bucket was on its way by it, and it is not older than MAP_TTL."""
+    loaded = _loaded
+    return loaded if loaded is not None and loaded.is_quiet and time.monotonic() < loaded.until else None
 
 
 def shown() -> str:
@@ -186,7 +199,7 @@ def _refresh_if_possible(loaded: Loaded) -> None:
             type(error).__name__,
             loaded.map.epoch,
         )
-        _loaded = replace(loaded, until=time.monotonic() + RETRY)
+        _loaded = replace(loaded, until=time.monotonic() + RETRY, is_quiet=False)
     finally:
         _lock.release()
 
@@ -215,15 +228,16 @@ def _load() -> Loaded:
     isolation.learn_default(connections[DEFAULT_DB_ALIAS])
     numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
     held = stored_copies()
+    is_quiet = not live_moves.exist()
     if _loaded is not None and _loaded.whole and _loaded.map.epoch == cluster.epoch:
-        return Loaded(_loaded.map, numbers, until, cluster.uuid, held)
+        return Loaded(_loaded.map, numbers, until, cluster.uuid, held, is_quiet=is_quiet)
     owners = tuple(BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True))
     if len(owners) != cluster.buckets:
         raise MapConflict(
             f"The bucket map holds {len(owners)} of {cluster.buckets} buckets. "
             f"Restore the table sharding_bucket of the control database from a backup."
         )
-    return Loaded(BucketMap(cluster.epoch, owners), numbers, until, cluster.uuid, held)
+    return Loaded(BucketMap(cluster.epoch, owners), numbers, until, cluster.uuid, held, is_quiet=is_quiet)
 
 
 def stored_copies() -> dict[str, frozenset[str]]:

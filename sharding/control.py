@@ -68,6 +68,8 @@ class ShardIdentity(models.Model):
     epoch = models.BigIntegerField()
     #: The sum of the marks of the buckets whose rows are to be seen here, which the fence keeps; None without one.
     shown = models.BigIntegerField(null=True)
+    #: How many buckets there are whose rows, if it has any, are not to be seen here, likewise.
+    hidden = models.BigIntegerField(null=True)
 
     class Meta:
         app_label = "sharding"

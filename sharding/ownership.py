@@ -5,6 +5,9 @@ While a bucket moves, both shards have rows of it. Every shard knows from its fe
 rows, so that a statement for several shards finds each row once. In the instants in which one shard hides a bucket
 already, or still, while the other does so too, the shards refuse the statement: the sender says which buckets it takes
 each of them to show, by a sum.
+
+To look at the bucket of each row costs more than the rest of a cheap statement. A statement that does not do so is
+refused by a shard that hides anything; see sharding.hidden_rows.
 """
 
 from __future__ import annotations
@@ -24,12 +27,27 @@ from sharding.bucket_states import FENCE, HIDING
 _STATES = ", ".join(f"'{state}'" for state in sorted(HIDING))
 _HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({_STATES})"
 #: The function that refuses a statement.
-DIFFERS = "sharding_differs"
-# Whether a function may be run by parallel workers decides about the whole statement.
-DIFFERS_SQL = """RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+SHOWS = "sharding_shows"
+SHOWS_ARGUMENTS = "known jsonb, may_hide boolean"
+# STABLE, it reads in the snapshot of the statement. Whether a function may be run by parallel workers decides about the
+# whole statement.
+SHOWS_SQL = f"""RETURNS boolean LANGUAGE plpgsql STABLE PARALLEL SAFE AS $$
+DECLARE
+    is_other boolean;
+    hides boolean;
 BEGIN
-    RAISE EXCEPTION 'This database shows other buckets than the sender of the statement takes it to show.'
-        USING ERRCODE = 'SH004';
+    -- Only the fence itself knows where nothing counts for it.
+    SELECT shown <> coalesce((known ->> shard)::bigint, 0),
+           CASE WHEN NOT may_hide THEN coalesce(hidden > 0, EXISTS ({_HIDDEN})) END
+    INTO is_other, hides FROM sharding_identity;
+    IF is_other THEN
+        RAISE EXCEPTION 'This database shows other buckets than the sender of the statement takes it to show.'
+            USING ERRCODE = 'SH004';
+    ELSIF hides THEN
+        RAISE EXCEPTION 'This database hides rows, and the sender of the statement takes it to hide none.'
+            USING ERRCODE = 'SH004', DETAIL = '{{"hides": true}}';
+    END IF;
+    RETURN true;
 END $$"""
 
 
@@ -52,28 +70,33 @@ class IsOwned(_OnPostgreSQL):
 
 
 class IsAsKnown(_OnPostgreSQL):
-    """The condition, which is met or raises, that a database shows the buckets which it shows by the sender's map."""
+    """
+    The condition, which is met or raises, that a database shows the buckets which it shows by the sender's map.
 
-    # Without columns of the statement's tables, it is evaluated once.
-    template = (
-        "NOT EXISTS (SELECT 1 FROM sharding_identity WHERE "
-        "CASE WHEN shown <> coalesce((%(expressions)s::jsonb ->> shard)::bigint, 0) "
-        f"THEN {DIFFERS}() ELSE false END)"
-    )
+    It raises as well if the database hides rows, unless the statement looks for that itself: it is ``careful``.
+    """
+
+    # Without columns of the statement's tables, it is evaluated once: by a function, which costs the planner less than
+    # a subquery.
+    template = f"{SHOWS}(%(expressions)s::jsonb, %(careful)s)"
+
+    def __init__(self, known: str, *, careful: bool) -> None:
+        super().__init__(Value(known), careful=str(careful).lower())
 
 
-def limited(query: Query) -> Query:
-    """Return a query of a sharded model, or the aggregates over one, that finds no rows which the shard hides."""
+def limited(query: Query, *, careful: bool) -> Query:
+    """
+    Return a query of a sharded model, or the aggregates over one, that finds no rows which the shard hides.
+
+    Args:
+        careful: False for one that a shard refuses which hides any.
+    """
     made: Any = query.clone()
     inner = getattr(query, "inner_query", None)
     if inner is not None:
-        made.inner_query = limited(inner)
+        made.inner_query = limited(inner, careful=careful)
         return made  # type: ignore[no-any-return]
-    entry = registry.get(made.model)
-    bucket: Any = entry.model._meta.get_field(registry.BUCKET_COLUMN)
-    is_owned: Any = IsOwned(bucket.get_col(made.get_initial_alias()))
-    is_as_known: Any = IsAsKnown(Value(cluster_map.shown()))
-    made.where = WhereNode([made.where, is_owned, is_as_known], AND)
+    made.where = WhereNode([made.where, *_conditions(made, careful)], AND)
     return made  # type: ignore[no-any-return]
 
 
@@ -90,23 +113,65 @@ def own(query: Query) -> Query:
     return made  # type: ignore[no-any-return]
 
 
-def condition(column: str) -> tuple[str, tuple[Any, ...]]:
+def make_careful(query: Any) -> None:
+    """Let a query that ``limited()`` has made be a careful one."""
+    asked = query.where.children[0]
+    query.where = WhereNode([asked, *_conditions(query, careful=True)], AND)
+
+
+def _conditions(query: Any, careful: bool) -> list[Any]:
+    is_as_known = IsAsKnown(cluster_map.shown(), careful=careful)
+    if not careful:
+        return [is_as_known]
+    bucket: Any = registry.get(query.model).model._meta.get_field(registry.BUCKET_COLUMN)
+    return [IsOwned(bucket.get_col(query.get_initial_alias())), is_as_known]
+
+
+def apart(where: Any) -> tuple[Any, IsAsKnown | None]:
+    """
+    Return a condition that ``limited()`` has made without what is evaluated once, and that.
+
+    Where this is a condition of the rows, PostgreSQL hands each of them on, which is a part of what it costs to count.
+    """
+    last = where.children[-1] if where.children else None
+    if not isinstance(last, IsAsKnown):
+        return where, None
+    return WhereNode(where.children[:-1], AND), last
+
+
+def condition(column: str, *, careful: bool) -> tuple[str, tuple[Any, ...]]:
     """Return the same condition in SQL, about a column that has the bucket, with its parameters (PostgreSQL)."""
-    conditions = IsOwned.template % {"expressions": column}, IsAsKnown.template % {"expressions": "%s"}
+    known = IsAsKnown.template % {"expressions": "%s", "careful": str(careful).lower()}
+    conditions = [IsOwned.template % {"expressions": column}, known] if careful else [known]
     return " AND ".join(conditions), (cluster_map.shown(),)
+
+
+def checked(sql: str, condition: str) -> str:
+    """Return a statement that checks first what is evaluated once."""
+    return f"{_CHECKED}{sql}{_CHECKED_END}{condition}"
 
 
 def as_asked(sql: str, params: Iterable[Any]) -> tuple[str, tuple[Any, ...]]:
     """Return a statement, with its parameters, as a reader knows it: without the conditions that ``limited()`` adds."""
-    found = _ADDED.search(sql)
-    if found is None:
-        return sql, tuple(params)
-    begin, end = _group_around(sql, found.start()), found.end()
-    kept = tuple(param for param in params if param != cluster_map.shown())
-    if begin == found.start() - 1:
+    while (found := _ADDED.search(sql)) is not None:
+        sql = _without(sql, *found.span())
+        params = [param for param in params if param != cluster_map.shown()]
+    return sql, tuple(params)
+
+
+def _without(sql: str, start: int, end: int) -> str:
+    """Return a statement without a condition, which is the last one where it is."""
+    if sql.endswith(_CHECKED_END, 0, start):
+        close = start - len(_CHECKED_END)
+        begin = _group_around(sql, close)
+        return sql[: begin + 1 - len(_CHECKED)] + sql[begin + 1 : close] + sql[end:]
+    if sql.endswith(_WHERE, 0, start):
+        return sql[: start - len(_WHERE)] + sql[end:]
+    begin, end = _group_around(sql, start), end + len(")")
+    if begin == start - 1:
         # There is no other condition.
-        return sql[: begin - len(" WHERE ")] + sql[end:], kept
-    return sql[:begin] + sql[begin + 1 : found.start() - len(" AND ")] + sql[end:], kept
+        return sql[: begin - len(_WHERE)] + sql[end:]
+    return sql[:begin] + sql[begin + 1 : start - len(" AND ")] + sql[end:]
 
 
 def _group_around(sql: str, place: int) -> int:
@@ -118,10 +183,9 @@ def _group_around(sql: str, place: int) -> int:
     return place
 
 
+_WHERE = " WHERE "
+_CHECKED, _CHECKED_END = "SELECT * FROM (", ") AS parts WHERE "
 _COLUMN = r'"[^"]+"\."bucket"'
-_ADDED = re.compile(
-    "{} AND {}\\)".format(
-        re.escape(IsOwned.template % {"expressions": "COLUMN"}).replace("COLUMN", _COLUMN),
-        re.escape(IsAsKnown.template % {"expressions": "%s"}),
-    )
-)
+_IS_OWNED = re.escape(IsOwned.template % {"expressions": "COLUMN"}).replace("COLUMN", _COLUMN)
+_IS_AS_KNOWN = re.escape(IsAsKnown.template % {"expressions": "%s", "careful": "CAREFUL"}).replace("CAREFUL", r"\w+")
+_ADDED = re.compile(f"{_IS_OWNED} AND {_IS_AS_KNOWN}|{_IS_AS_KNOWN}|{_IS_OWNED}")

@@ -11,13 +11,14 @@ from django.db.migrations.operations.base import Operation
 
 
 class CreateFunction(Operation):
-    """Create a function without arguments on the control database and every PostgreSQL shard."""
+    """Create a function on the control database and every PostgreSQL shard."""
 
     reduces_to_sql = True
     reversible = True
 
-    def __init__(self, name: str, sql: str) -> None:
+    def __init__(self, name: str, arguments: str, sql: str) -> None:
         self.name = name
+        self.arguments = arguments
         self.sql = sql
 
     def state_forwards(self, app_label: str, state: Any) -> None:
@@ -25,11 +26,11 @@ class CreateFunction(Operation):
 
     def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if self._is_for(app_label, schema_editor):
-            schema_editor.execute(f"CREATE FUNCTION {self.name}() {self.sql}")
+            schema_editor.execute(f"CREATE FUNCTION {self.name}({self.arguments}) {self.sql}")
 
     def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:
         if self._is_for(app_label, schema_editor):
-            schema_editor.execute(f"DROP FUNCTION {self.name}()")
+            schema_editor.execute(f"DROP FUNCTION {self.name}({self.arguments})")
 
     def _is_for(self, app_label: str, schema_editor: Any) -> bool:
         connection = schema_editor.connection

@@ -12,7 +12,7 @@ from django.db import OperationalError
 from sharding import cluster_map, errors
 
 #: SQLSTATEs: the bucket is another shard's; it is about to be; it is not this shard's, or not yet; the shard shows
-#: other buckets than the sender's map says.
+#: other buckets than the sender's map says, or hides some where the sender takes it to hide none.
 MOVED, FENCED, UNKNOWN, DIFFERS = "SH001", "SH002", "SH003", "SH004"
 
 
@@ -38,7 +38,7 @@ def explained(error: BaseException, alias: str) -> errors.ShardingError | None:
         return None
     facts = _facts(cause)
     if state == DIFFERS:
-        return epoch_changed(alias)
+        return _hiding(alias) if facts.get("hides") else epoch_changed(alias)
     if state == MOVED:
         return moved(facts["bucket"], alias, facts["forward"], facts["state"], facts["epoch"])
     if state in {FENCED, UNKNOWN}:
@@ -65,14 +65,27 @@ def _facts(cause: Any) -> dict[str, Any]:
 
 def epoch_changed(alias: str) -> EpochChanged:
     """Return the error that says that a shard shows other buckets than the map in memory says."""
-    known = cluster_map.known()
-    epoch = -1 if known is None else known.epoch
+    epoch = _known_epoch()
     return EpochChanged(
         f"The shard {alias!r} shows other buckets than the bucket map of epoch {epoch} says, since one is moving. "
         f"Repeat the block; sharding.retry does so.",
         alias=alias,
         epoch=epoch,
     )
+
+
+def _hiding(alias: str) -> EpochChanged:
+    return EpochChanged(
+        f"The shard {alias!r} hides rows of a bucket that is moving, of which this process had not heard. Repeat the "
+        f"block; sharding.retry does so.",
+        alias=alias,
+        epoch=_known_epoch(),
+    )
+
+
+def _known_epoch() -> int:
+    known = cluster_map.known()
+    return -1 if known is None else known.epoch
 
 
 def _fenced(alias: str, facts: dict[str, Any]) -> BucketFenced:

@@ -9,13 +9,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
 from functools import cache
 from typing import Any
 
 from django.db import DatabaseError, Error
 
-from sharding import cluster_map, conf
+from sharding import cluster_map, conf, hidden_rows
 from sharding.backends import refusals
 from sharding.bucket_states import FENCE, BucketState
 from sharding.errors import BucketMoved, BucketRefused, EpochChanged
@@ -77,11 +77,10 @@ class Patience:
             return True
         time.sleep(self._pause)
         self._pause = min(2 * self._pause, LONGEST_PAUSE)
-        try:
+        # The control database may be down: the shards themselves may be done meanwhile.
+        with suppress(Error):
             cluster_map.refresh()
-        except Error:
-            # The control database is down: the shards themselves may be done meanwhile.
-            return True
+        hidden_rows.doubt()
         return True
 
 
@@ -91,6 +90,7 @@ def note(refusal: BucketRefused | EpochChanged) -> None:
         cluster_map.learn(refusal.bucket, refusal.forward, refusal.epoch)
     else:
         cluster_map.expire()
+        hidden_rows.doubt()
 
 
 def patiently(door: Any, send: Callable[[], Any], *, several: bool = False) -> Any:

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 from django.db import migrations, models
 
-from sharding.ownership import DIFFERS, DIFFERS_SQL
+from sharding.ownership import SHOWS, SHOWS_ARGUMENTS, SHOWS_SQL
 from sharding.sql_function import CreateFunction
 
 
@@ -29,6 +29,7 @@ class Migration(migrations.Migration):
         # Managed for as long as it takes to add a column.
         migrations.AlterModelOptions(name="shardidentity", options={"managed": True}),
         migrations.AddField("shardidentity", "shown", models.BigIntegerField(null=True)),
+        migrations.AddField("shardidentity", "hidden", models.BigIntegerField(null=True)),
         migrations.AlterModelOptions(name="shardidentity", options={"managed": False}),
-        CreateFunction(DIFFERS, DIFFERS_SQL),
+        CreateFunction(SHOWS, SHOWS_ARGUMENTS, SHOWS_SQL),
     ]

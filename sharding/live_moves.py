@@ -1,0 +1,20 @@
+"""
+Whether buckets are on their way, or are about to be, as the control database says.
+"""
+
+from __future__ import annotations
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+#: Phases of a move after which no shard has rows of another's bucket because of it; see sharding.rebalance.phases.
+ENDED = ("done", "aborted")
+
+
+def exist() -> bool:
+    """Ask the control database; before it has the table of moves, nobody has made one."""
+    from sharding.move_tables import Move
+
+    # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
+    if Move._meta.db_table not in connections[DEFAULT_DB_ALIAS].introspection.table_names():
+        return False
+    return Move.objects.using(DEFAULT_DB_ALIAS).exclude(phase__in=ENDED).exists()
