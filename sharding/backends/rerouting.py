@@ -17,6 +17,7 @@ from django.db import DatabaseError, Error
 
 from sharding import cluster_map, conf, hidden_rows
 from sharding.backends import refusals
+from sharding.backends.participants import is_aborted
 from sharding.bucket_states import FENCE, BucketState
 from sharding.errors import BucketMoved, BucketRefused, EpochChanged
 from sharding.isolation import holds_a_snapshot
@@ -51,6 +52,9 @@ class Begun:
         door = self._door
         begun = [each for each in door.participants if each not in self._aliases]
         if alias not in begun or not all(door.participants[each].can_be_undone for each in begun):
+            return False
+        if is_aborted(door) or any(is_aborted(door.participants[each].connection) for each in self._aliases):
+            # Another one has refused it, too.
             return False
         if several and (self._aliases or door.pending != self._is_pending or not self._is_pending):
             return False

@@ -86,7 +86,7 @@ def lower(alias: str) -> None:
         for (function,) in cursor.fetchall():
             cursor.execute(f"DROP FUNCTION {function} CASCADE")
         cursor.execute("DELETE FROM sharding_fence")
-        cursor.execute("UPDATE sharding_identity SET shown = NULL")
+        cursor.execute("UPDATE sharding_identity SET shown = NULL, hidden = NULL")
 
 
 def own_all(session: Any) -> None:
