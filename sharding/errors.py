@@ -35,6 +35,7 @@ ShardingError                       everything below; never raised itself
 │   ├── MoveConflict                .bucket .phase .owner .source_state .target_state
 │   ├── MoveOvertaken               .bucket .generation .latest another attempt has the move in hand
 │   ├── Superseded                  .bucket .alias .generation .found .state
+│   ├── PreflightFailed             .findings                   before the first move
 │   ├── TablesDiffer                .differences
 │   ├── CopyRefused                 .table .alias .constraint
 │   ├── CopyDamaged                 .table .alias .first .last
@@ -292,6 +293,12 @@ class Superseded(RebalanceError):
     generation: int
     found: int | None
     state: str | None
+
+
+class PreflightFailed(RebalanceError):
+    """Something that was found before the first move stands in the way of it."""
+
+    findings: Sequence[Any]
 
 
 class TablesDiffer(RebalanceError):

@@ -65,6 +65,7 @@ FACTS: dict[str, Any] = {
     "first": "[1]",
     "last": "[9]",
     "report": None,
+    "findings": ("SHARDING['FENCE'] is None.",),
 }
 
 

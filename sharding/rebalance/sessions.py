@@ -36,6 +36,9 @@ PINNED = {
     "synchronous_commit": "on",
 }
 
+#: The name of a session that only looks.
+INSPECTION = "shardkit-inspection"
+
 #: Seconds that one statement may take, and that a transaction may wait for its mover: one that hangs gives way.
 STATEMENT_TIMEOUT = 600.0
 IDLE_TIMEOUT = 60.0
@@ -82,7 +85,20 @@ def open_sessions(source: str, target: str, *, bucket: int, generation: int) -> 
 @contextmanager
 def open_session(alias: str, *, bucket: int, generation: int) -> Iterator[Session]:
     """Yield one of a mover's sessions, and close it in the end; see open_sessions()."""
-    connection = _connect(alias, application_name(bucket, generation))
+    with _opened(alias, application_name(bucket, generation)) as session:
+        yield session
+
+
+@contextmanager
+def open_inspection(alias: str) -> Iterator[Session]:
+    """Yield a session like a mover's that is nobody's, to look at a database before anything moves."""
+    with _opened(alias, INSPECTION) as session:
+        yield session
+
+
+@contextmanager
+def _opened(alias: str, name: str) -> Iterator[Session]:
+    connection = _connect(alias, name)
     try:
         refuse_pooler(alias, connection)
         _pin(connection)

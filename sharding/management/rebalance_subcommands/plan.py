@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from argparse import ArgumentParser
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +13,12 @@ from rich.console import Console
 from rich.padding import Padding
 
 from sharding.management.rebalance_arguments import byte_count, capacity, part
+from sharding.management.rebalance_findings import show_findings
 from sharding.management.shards_arguments import once, weight
 from sharding.operations.display import size, table
-from sharding.rebalance import plan_file
+from sharding.rebalance import plan_file, preflight
 from sharding.rebalance.chart import Rate, show_plan
+from sharding.rebalance.finding import Severity
 from sharding.rebalance.load import BY
 from sharding.rebalance.proposing import Proposal, propose
 from sharding.rebalance.wishes import Wish
@@ -25,6 +29,9 @@ HELP = "Show which buckets would move, and what that brings. Nothing is changed.
 def add_arguments(parser: ArgumentParser) -> None:
     _add_aims(parser)
     _add_limits(parser)
+    parser.add_argument(
+        "--check", action="store_true", help="Look at everything that could stop a move before the first one."
+    )
     parser.add_argument("--output", type=Path, metavar="FILE", help="Write the plan to a file, as JSON.")
     parser.add_argument("--json", action="store_true", help="Print what the file would hold instead of text.")
     parser.add_argument(
@@ -92,10 +99,19 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
     found = propose(_wish(options))
     if options["output"] is not None:
         _write(found, options["output"])
-    if options["json"]:
+    checked = preflight.findings_of(found.plan, capacity=once(options["capacity"], "")) if options["check"] else None
+    if not options["json"]:
+        _show(found, console, options)
+        if checked is not None:
+            show_findings(checked, console)
+    elif checked is None:
         command.stdout.write(plan_file.to_json(found.plan))
-        return
-    _show(found, console, options)
+    else:
+        both = {"plan": json.loads(plan_file.to_json(found.plan)), "findings": [asdict(each) for each in checked]}
+        command.stdout.write(json.dumps(both, indent=1, ensure_ascii=False) + "\n")
+    errors = sum(each.severity is Severity.ERROR for each in checked or ())
+    if errors:
+        raise CommandError(f"The moves cannot begin: {errors} {'error was' if errors == 1 else 'errors were'} found.")
 
 
 def _wish(options: dict[str, Any]) -> Wish:

@@ -1,0 +1,64 @@
+"""
+A cluster on which everything is ready for moves, and how a test spoils one thing of it and puts it back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+from django.db import connections
+
+from sharding import conf
+from sharding.fence import raising
+from sharding.rebalance import preflight
+from sharding.rebalance.finding import Finding
+from sharding.rebalance.sessions import Session, open_inspection
+from tests.fence.conftest import lower
+
+SOURCE, TARGET = "shard_a", "shard_b"
+PAIRS = [(SOURCE, TARGET)]
+BUCKETS = [0, 3]
+
+
+@pytest.fixture
+def ready(transactional_db: None, settings: Any) -> Iterator[None]:
+    """Fences around all shards."""
+    if conf.current().fence is not None:
+        yield
+        return
+    settings.SHARDING = settings.SHARDING | {"FENCE": "row"}
+    for alias in conf.current().shards:
+        raising.raise_around(alias)
+    try:
+        yield
+    finally:
+        for alias in conf.current().shards:
+            lower(alias)
+
+
+def found(**options: Any) -> list[tuple[str, str, str]]:
+    """Return what is found before moves from SOURCE to TARGET."""
+    return [_plain(each) for each in preflight.findings(PAIRS, BUCKETS, **options)]
+
+
+def _plain(each: Finding) -> tuple[str, str, str]:
+    return (each.severity.value, each.check, each.message)
+
+
+@contextmanager
+def spoilt(alias: str, statement: str, undo: str) -> Iterator[Session]:
+    """Let a statement have been executed on a database inside, and undo it in the end."""
+    with open_inspection(alias) as session:
+        session.connection.execute(statement)  # type: ignore[call-overload]
+        try:
+            yield session
+        finally:
+            session.connection.execute(undo)  # type: ignore[call-overload]
+
+
+def name_of(alias: str) -> str:
+    """Return the name of a shard's database."""
+    return str(connections[alias].settings_dict["NAME"])
