@@ -67,9 +67,16 @@ def current() -> BucketMap:
     if loaded is None:
         return refresh()
     if time.monotonic() >= loaded.until and not connections[DEFAULT_DB_ALIAS].in_atomic_block:
-        _refresh_if_possible(loaded)
+        renew()
         return (_loaded or loaded).map
     return loaded.map
+
+
+def renew() -> None:
+    """Read the map again if it is older than MAP_TTL, before an atomic block inside which it will not change."""
+    loaded = _loaded
+    if loaded is not None and time.monotonic() >= loaded.until:
+        _refresh_if_possible(loaded)
 
 
 def known() -> BucketMap | None:

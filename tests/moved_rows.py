@@ -62,6 +62,12 @@ def copy(model: type[Model], bucket: int, source: str, target: str) -> None:
     _move(target, f"INSERT INTO {_table(model)} ({_columns(model)}) VALUES ({marks})", rows)
 
 
+def purge(model: type[Model], bucket: int, alias: str) -> None:
+    """Let a shard have no row of a bucket any more, as a move of the first generation does that is through."""
+    Fence.objects.using(alias).filter(bucket=bucket).update(generation=GENERATION)
+    _move(alias, f"DELETE FROM {_table(model)} WHERE bucket = {bucket}")
+
+
 def _hide(source: str, target: str) -> None:
     """Let a shard hide the buckets of another, of every two one as moved."""
     states = cycle(sorted(HIDING))

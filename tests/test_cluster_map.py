@@ -60,6 +60,20 @@ def test_old_map_is_read_again() -> None:
         cluster.write(before.owners)
 
 
+def test_old_map_is_read_again_before_a_block() -> None:
+    """Or a process that does all its work inside of blocks, one for each request, would keep its first map for ever."""
+    before = cluster_map.current()
+    other = next(alias for alias in ("shard_a", "shard_b") if alias != before.owner(7))
+    BucketOwner.objects.filter(bucket=7).update(shard=other)
+    Cluster.objects.update(epoch=before.epoch + 1)
+    try:
+        _expire()
+        with transaction.atomic(using="default"):
+            assert cluster_map.current().owner(7) == other
+    finally:
+        cluster.write(before.owners)
+
+
 def test_old_map_of_the_same_epoch_is_kept() -> None:
     """One row tells that nothing has changed; the 4096 others are not read."""
     before = cluster_map.current()

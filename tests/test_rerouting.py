@@ -260,6 +260,33 @@ def test_a_shard_that_knows_nothing_of_the_bucket(stale: Stale) -> None:
     assert "knows nothing of the bucket" in str(caught.value)
 
 
+@pytest.mark.parametrize("write", [lambda orders: orders.update(quantity=8), lambda orders: orders.delete()[0]])
+def test_what_is_purged_is_not_believed_to_be_gone(write: Callable[[Any], int], stale: Stale) -> None:
+    """The former owner has neither rows of the bucket nor a word on it; no trigger sees what finds no row."""
+    stale.go()
+    purge(stale)
+    assert write(Order.objects.filter(tenant_id=stale.tenant)) == 3
+
+
+def test_a_block_that_is_older_than_the_purge(stale: Stale) -> None:
+    """It has its map for as long as it is open, and comes to the former owner when all is over."""
+
+    @sharding.retry
+    def block() -> int:
+        with transaction.atomic(using="default"):
+            return int(Order.objects.filter(tenant_id=stale.tenant).count())
+
+    stale.go()
+    purge(stale)
+    assert block() == 3
+
+
+def purge(stale: Stale) -> None:
+    """Do what a move does last."""
+    moved_rows.purge(Order, stale.bucket, stale.source)
+    Fence.objects.using(stale.source).filter(bucket=stale.bucket).delete()
+
+
 def test_fan_outs(stale: Stale) -> None:
     before = fan_out(Order.objects).count()
     stale.go()

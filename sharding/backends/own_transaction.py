@@ -81,6 +81,9 @@ class OwnTransaction:
             return
         if opens_block:
             self.abandon_interrupted_block()
+            if self.alias == DEFAULT_DB_ALIAS:
+                # A process that does all its work inside of blocks has no other moment for it.
+                cluster_map.renew()
             self.open_savepoints = []
             self.compensations = []
             if self._begins_late():

@@ -26,7 +26,11 @@ from sharding.routing import Buckets
 #: Seconds before a statement is sent again whose bucket is moving in this instant; the pause doubles.
 FIRST_PAUSE, LONGEST_PAUSE = 0.002, 0.05
 
-STATE = f"SELECT state, forward, epoch FROM {FENCE} WHERE bucket = %s"
+# One row where there is a fence, whether it knows the bucket or not.
+STATE = f"""
+SELECT f.state, f.forward, f.epoch FROM sharding_identity AS i LEFT JOIN {FENCE} AS f ON f.bucket = %s
+WHERE i.shown IS NOT NULL
+"""
 
 
 class Begun:
@@ -191,7 +195,8 @@ def require_owner(connection: Any, bucket: int, epoch: int) -> None:
 
     Raises:
         BucketMoved: it is another shard's.
-        EpochChanged: it became the shard's meanwhile, or is about to, so that the statement may have seen a part of it.
+        EpochChanged: it became the shard's meanwhile, or is about to, so that the statement may have seen a part of it;
+            or it was the shard's, and nothing is left of it.
     """
     # The driver's connection: nobody's statements are counted, logged or refused for it.
     with connection.wrap_database_errors:
@@ -202,7 +207,7 @@ def require_owner(connection: Any, bucket: int, epoch: int) -> None:
     state, forward, since = row
     if state == BucketState.MOVED:
         raise refusals.moved(bucket, connection.alias, forward, state, since)
-    if state == BucketState.IMPORTING or since > epoch:
+    if state in {None, BucketState.IMPORTING} or since > epoch:
         raise refusals.epoch_changed(connection.alias)
 
 
