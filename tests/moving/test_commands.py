@@ -9,6 +9,7 @@ import re
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
+from django.db import connections
 
 from sharding import cluster_map
 from sharding.models import Fence, Move
@@ -98,20 +99,32 @@ def test_pause_and_resume_and_abort(unplanned, file):
     )
 
 
-def test_what_has_failed_is_told(unplanned, file):
-    unplanned.rows("shard_b")
-    from django.db import connections
-
+@pytest.fixture
+def _surplus(unplanned):
+    """A column that one shard has and the other has not."""
     with connections["shard_b"].cursor() as cursor:
         cursor.execute("ALTER TABLE shop_line ADD COLUMN surplus integer")
-    try:
-        assert refused("apply", "--plan", file) == "1 of 1 moves have failed."
-    finally:
-        with connections["shard_b"].cursor() as cursor:
-            cursor.execute("ALTER TABLE shop_line DROP COLUMN surplus")
+    yield
+    with connections["shard_b"].cursor() as cursor:
+        cursor.execute("ALTER TABLE shop_line DROP COLUMN surplus")
+
+
+@pytest.mark.usefixtures("_surplus")
+def test_nothing_begins_that_could_not_end(file):
+    message = refused("apply", "--plan", file)
+    assert message.startswith("No move was begun, because of what was found before: ")
+    assert "shop_line has a column surplus on 'shard_b', and none on 'shard_a'." in message
+    assert not Move.objects.using("default").exists()
+
+
+@pytest.mark.usefixtures("_surplus")
+def test_what_has_failed_is_told(unplanned):
+    unplanned.plan()
+    assert refused("apply") == "1 of 1 moves have failed."
     move = Move.objects.using("default").get()
     assert move.phase == Phase.ABORTED
     assert "shop_line has a column surplus on 'shard_b', and none on 'shard_a'." in move.error
+    assert f"Bucket {unplanned.bucket}, shard_a -> shard_b, was given up: The tables of" in run("status")
 
 
 def test_leftovers_are_found_and_taken_away(unplanned):

@@ -17,12 +17,15 @@ from rich.console import Console
 from rich.live import Live
 
 from sharding.management.rebalance_control import add_json, control
+from sharding.management.rebalance_findings import show_findings
 from sharding.management.rebalance_subcommands.status import Speeds
-from sharding.rebalance import moves_display, plan_file
+from sharding.rebalance import moves_display, plan_file, preflight
 from sharding.rebalance.applying import Run, end_windows
+from sharding.rebalance.finding import Severity
 from sharding.rebalance.options import Options
 from sharding.rebalance.overview import Overview, latest_plan, overview
 from sharding.rebalance.registering import register
+from sharding.rebalance.sessions import Session
 
 HELP = "Move the buckets of a plan, or go on with the moves that are under way."
 DEFAULTS = Options()
@@ -64,7 +67,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None:
     made = _options(options)
     with control() as session:
-        plan = register(session, plan_file.read(options["plan"]))[0] if options["plan"] else latest_plan(session)
+        plan = _registered(session, console, options) if options["plan"] else latest_plan(session)
         if plan is None or (overview(session, plan).is_over and not options["plan"]):
             raise CommandError(
                 "No moves are under way. Make a plan with `manage.py rebalance plan --output plan.json`, "
@@ -79,6 +82,18 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
             moving.run()
         found = overview(session, plan)
     _tell(command, console, found, plan, options)
+
+
+def _registered(session: Session, console: Console, options: dict[str, Any]) -> UUID:
+    """Write down the moves of a plan, unless something is found that would stop one of them."""
+    plan = plan_file.read(options["plan"])
+    found = preflight.findings_of(plan)
+    preflight.refuse(found)
+    warnings = [each for each in found if each.severity is Severity.WARNING]
+    if warnings and not options["json"]:
+        show_findings(warnings, console)
+        console.print()
+    return register(session, plan)[0]
 
 
 def _options(options: dict[str, Any]) -> Options:
