@@ -8,7 +8,7 @@ that what a chunk refers to is there. A mover that is killed anywhere goes on af
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -102,12 +102,16 @@ def copy_chunk(sessions: Sessions, facts: MoveFacts, pace: Pace) -> Copied:
     """
     begun = time.monotonic()
     progress = _progress(sessions, facts)
-    table = progresses.next_table(facts, progress)
-    if table is None:
+    if progresses.next_table(facts, progress) is None:
         return Copied(None)
     with snapshot(sessions.source, facts.bucket, generation=facts.generation, states=GIVING) as source:
+        empty = _without_rows(source, facts, progress)
+        table = progresses.next_table(facts, progress, empty)
+        if table is None:
+            _pass_over(sessions, facts, progress, empty)
+            return Copied(None)
         entries = read(source, facts, BATCH)
-        rows = _Copy(sessions, facts, source, entries, progress, table).write(pace.size(table))
+        rows = _Copy(sessions, facts, source, entries, progress, table, empty).write(pace.size(table))
     forget(sessions.source, facts, entries)
     seconds = time.monotonic() - begun
     pace.took(table, rows, seconds)
@@ -117,6 +121,28 @@ def copy_chunk(sessions: Sessions, facts: MoveFacts, pace: Pace) -> Copied:
 def _progress(sessions: Sessions, facts: MoveFacts) -> dict[str, Progress]:
     with snapshot(sessions.target, facts.bucket, generation=facts.generation, states=GETTING) as cursor:
         return progresses.read(cursor, facts)
+
+
+def _without_rows(source: Cursor, facts: MoveFacts, progress: Mapping[str, Progress]) -> list[Table]:
+    """Return the tables that are still to be copied and have no row of the bucket: in one statement for all of them."""
+    left = [table for table in facts.tables if progress[table.name] == Progress()]
+    if not left:
+        return []
+    questions = [
+        SQL("SELECT {} WHERE NOT EXISTS (SELECT FROM {} WHERE {})").format(
+            Literal(table.name), s.table_name(table), s.in_bucket(facts.bucket)
+        )
+        for table in left
+    ]
+    names = {name for (name,) in source.execute(SQL(" UNION ALL ").join(questions))}
+    return [table for table in left if table.name in names]
+
+
+def _pass_over(
+    sessions: Sessions, facts: MoveFacts, progress: Mapping[str, Progress], tables: Collection[Table]
+) -> None:
+    with mover_transaction(sessions.target, facts.bucket, generation=facts.generation, states=GETTING) as target:
+        progresses.write_all(target, facts, {table: progress[table.name].ended() for table in tables})
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +155,8 @@ class _Copy:
     entries: Entries
     progress: Mapping[str, Progress]
     table: Table
+    #: Tables that have nothing to copy, which is noted on the way.
+    empty: Collection[Table] = ()
 
     def write(self, size: int) -> int:
         """Write a chunk of at most so many rows, and return how many it had."""
@@ -153,7 +181,8 @@ class _Copy:
             grown = self.progress[chunk.table.name].grown(
                 last=chunk.limits.last, rows=rows, digest=digest, done=chunk.ends
             )
-            progresses.write(target, facts, chunk.table, grown)
+            ended = {table: self.progress[table.name].ended() for table in self.empty}
+            progresses.write_all(target, facts, {chunk.table: grown, **ended})
         return rows
 
     def _pipe(self, target: Cursor, chunk: _Chunk, way: Way) -> tuple[int, Decimal]:

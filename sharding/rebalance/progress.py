@@ -4,7 +4,7 @@ How far a copy has come, table by table: kept where the rows go, in the transact
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 
@@ -22,6 +22,9 @@ class Progress:
     digest: Decimal = Decimal(0)
     done: bool = False
 
+    def ended(self) -> Progress:
+        return Progress(self.last, self.rows, self.digest, done=True)
+
     def grown(self, *, last: str | None, rows: int, digest: Decimal, done: bool) -> Progress:
         return Progress(last if last is not None else self.last, self.rows + rows, self.digest + digest, done)
 
@@ -35,27 +38,31 @@ def read(cursor: Cursor, facts: MoveFacts) -> dict[str, Progress]:
     return {table.name: found.get(table.name, Progress()) for table in facts.tables}
 
 
-def write(cursor: Cursor, facts: MoveFacts, table: Table, progress: Progress) -> None:
-    """Keep the progress of one table, in the cursor's transaction."""
+def write_all(cursor: Cursor, facts: MoveFacts, grown: Mapping[Table, Progress]) -> None:
+    """Keep the progress of tables, in the cursor's transaction."""
+    lines = [
+        (facts.bucket, table.name, facts.generation, each.last, each.rows, each.digest, each.done)
+        for table, each in grown.items()
+    ]
     cursor.execute(
         """
         INSERT INTO sharding_progress (bucket, table_name, generation, last, rows, digest, done)
-        VALUES (%s, %s, %s, %s::jsonb, %s, %s, %s)
+        SELECT bucket, name, generation, last::jsonb, rows, digest, done
+        FROM unnest(%s::smallint[], %s::text[], %s::bigint[], %s::text[], %s::bigint[], %s::numeric[], %s::boolean[])
+             AS line (bucket, name, generation, last, rows, digest, done)
         ON CONFLICT (bucket, table_name) DO UPDATE SET generation = excluded.generation, last = excluded.last,
             rows = excluded.rows, digest = excluded.digest, done = excluded.done
         """,
-        [
-            facts.bucket,
-            table.name,
-            facts.generation,
-            progress.last,
-            progress.rows,
-            progress.digest,
-            progress.done,
-        ],
+        [list(column) for column in zip(*lines, strict=True)] if lines else [[]] * 7,
     )
 
 
-def next_table(facts: MoveFacts, progress: Mapping[str, Progress]) -> Table | None:
-    """Return the table that is to be copied now: each after those to which it refers. None when all are."""
-    return next((table for table in facts.tables if not progress[table.name].done), None)
+def next_table(facts: MoveFacts, progress: Mapping[str, Progress], empty: Collection[Table] = ()) -> Table | None:
+    """
+    Return the table that is to be copied now: each after those to which it refers. None when all are.
+
+    Args:
+        empty: tables without rows, which count as copied.
+    """
+    left = (table for table in facts.tables if not progress[table.name].done)
+    return next((table for table in left if table not in empty), None)

@@ -51,22 +51,37 @@ class Purge:
         with self._transaction() as cursor:
             for table in ("sharding_progress", "sharding_dirty"):
                 cursor.execute(SQL("DELETE FROM {} WHERE bucket = %s").format(s.name(table)), [self.facts.bucket])
-        deleted = sum(self._empty(table) for table in reversed(self.facts.tables) if not table.cyclic)
+        deleted = now = self._empty_some()
+        while now >= self.batch:
+            now = self._empty_some()
+            deleted += now
         return deleted + self._empty_circles()
 
-    def _empty(self, table: Table, unless: Composed | None = None) -> int:
+    def _empty_some(self) -> int:
+        """Delete a batch of rows in one transaction, from as many tables as it takes; fewer if none is left."""
+        self.pause()
+        deleted = 0
+        with self._transaction() as cursor:
+            for table in reversed(self.facts.tables):
+                if not table.cyclic and deleted < self.batch:
+                    deleted += self._delete(cursor, table, self.batch - deleted, None)
+        return deleted
+
+    def _empty(self, table: Table, unless: Composed) -> int:
         deleted = 0
         while True:
             self.pause()
             with self._transaction() as cursor:
                 now = self._delete(cursor, table, self.batch, unless)
             deleted += now
-            if now == 0 or (unless is None and now < self.batch):
+            if now == 0:
                 return deleted
 
     def _empty_circles(self) -> int:
         """Delete rows to which none refers, again and again; and those that are left, all at once."""
         circles = [table for table in reversed(self.facts.tables) if table.cyclic]
+        if not circles:
+            return 0
         deleted, now = 0, -1
         while now:
             now = sum(self._empty(table, self._is_referred_to(table)) for table in circles)

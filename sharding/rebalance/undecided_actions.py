@@ -73,8 +73,7 @@ def reopen(attempt: Attempt, step: Step) -> None:
     """Say that every row is copied, in the same transaction: they are what the source had when it let go."""
 
     def act(cursor: Cursor) -> None:
-        for table in attempt.tables:
-            progress.write(cursor, attempt.facts, table, Progress(done=True))
+        progress.write_all(cursor, attempt.facts, dict.fromkeys(attempt.tables, Progress(done=True)))
 
     change(attempt, step, act)
 

@@ -9,28 +9,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from decimal import Decimal
-
-from psycopg.sql import SQL, Composed
+from contextlib import contextmanager
+from dataclasses import dataclass
 
 from sharding.bucket_states import BucketState
 from sharding.errors import VerificationFailed
-from sharding.rebalance import statements as s
+from sharding.rebalance import glance
+from sharding.rebalance.comparing import RANGE, Comparison, nothing
 from sharding.rebalance.facts import GETTING, GIVING, MoveFacts
+from sharding.rebalance.orphans import orphans_of
 from sharding.rebalance.refreshing import Keys
-from sharding.rebalance.report import MOST_NAMED, Difference, Orphans, Report, TableReport, shown
+from sharding.rebalance.report import MOST_NAMED, Orphans, Report
 from sharding.rebalance.sessions import Cursor, Sessions, snapshot
-from sharding.rebalance.tables import ForeignKey, Table
-
-#: Rows of a range, and those that are compared singly at once.
-RANGE = 20_000
-SINGLY = 500
-
-
-def _nothing() -> None:
-    pass
 
 
 def verify(
@@ -39,7 +29,7 @@ def verify(
     *,
     only: Keys | None = None,
     getting: Collection[BucketState] = GETTING,
-    pause: Callable[[], None] = _nothing,
+    pause: Callable[[], None] = nothing,
 ) -> Report:
     """
     Compare every row of the bucket on both shards, and return a report of it.
@@ -56,22 +46,11 @@ def verify(
         Superseded: another attempt has taken over.
     """
     begun = time.monotonic()
-    tables: list[TableReport] = []
-    differences: list[Difference] = []
-    for table in facts.tables:
-        with (
-            snapshot(sessions.source, facts.bucket, generation=facts.generation, states=GIVING) as source,
-            snapshot(sessions.target, facts.bucket, generation=facts.generation, states=getting) as target,
-        ):
-            compared = _Comparison(source, target, facts, table)
-            if only is None:
-                compared.compare_all(pause)
-            else:
-                compared.compare_keys(only.get(table.name, ()))
-            tables.append(compared.report())
-            differences.extend(compared.differences)
-    with snapshot(sessions.target, facts.bucket, generation=facts.generation, states=getting) as target:
-        orphans = tuple(_orphans(target, facts))
+    both = _Both(sessions, facts, getting)
+    compared = both.compare_all(pause) if only is None else both.compare_keys(only)
+    tables = [compared[table.name].report() for table in facts.tables]
+    differences = [each for table in facts.tables for each in compared[table.name].differences]
+    orphans = both.orphans(only)
     report = Report(
         bucket=facts.bucket,
         generation=facts.generation,
@@ -92,166 +71,63 @@ def verify(
     return report
 
 
-@dataclass(slots=True)
-class _Comparison:
-    """The rows of one table."""
+@dataclass(frozen=True, slots=True)
+class _Both:
+    """The two sides of a move."""
 
-    source: Cursor
-    target: Cursor
+    sessions: Sessions
     facts: MoveFacts
-    table: Table
-    differences: list[Difference] = field(default_factory=list)
-    pending: set[str] = field(default_factory=set)
-    sent: tuple[int, Decimal] = (0, Decimal(0))
-    arrived: tuple[int, Decimal] = (0, Decimal(0))
+    getting: Collection[BucketState]
 
-    def compare_all(self, pause: Callable[[], None] = _nothing) -> None:
-        """Compare range after range, up to the last one, which has no end: each row of either side is in one."""
-        for limits in self._ranges():
-            pause()
-            where = SQL("{} AND {}").format(s.in_bucket(self.facts.bucket), s.in_range(self.table, limits))
-            if self._differ(where):
-                self._compare_rows(self._hashes(self.source, where), self._hashes(self.target, where))
+    def compare_all(self, pause: Callable[[], None]) -> dict[str, Comparison]:
+        """Compare small tables at once, and one by one those that are large, or not alike."""
+        with self._snapshots() as (source, target):
+            small = glance.small_tables(source, self.facts, RANGE)
+            found = self._alike(source, target, glance.digests(source, target, self.facts, small))
+        for table in self.facts.tables:
+            if table.name not in found:
+                with self._snapshots() as (source, target):
+                    found[table.name] = Comparison(source, target, self.facts, table)
+                    found[table.name].compare_all(pause)
+        return found
 
-    def compare_keys(self, keys: Collection[str]) -> None:
-        """Compare the rows with some keys, and the number of all."""
-        where = s.in_bucket(self.facts.bucket)
-        if keys:
-            these = SQL("{} AND {}").format(where, s.among(self.table, keys))
-            if self._differ(these):
-                self._compare_rows(self._hashes(self.source, these), self._hashes(self.target, these))
-        numbers = [_count(cursor, self.table, where) for cursor in (self.source, self.target)]
-        self.sent, self.arrived = (numbers[0], self.sent[1]), (numbers[1], self.arrived[1])
-        if numbers[0] != numbers[1]:
-            self.sent = self.arrived = (0, Decimal(0))
-            self.differences.clear()
-            self.compare_all()
+    def compare_keys(self, keys: Keys) -> dict[str, Comparison]:
+        """Compare the rows with some keys, and the numbers of all."""
+        with self._snapshots() as (source, target):
+            numbers = glance.counts(source, target, self.facts, self.facts.tables)
+            found = self._alike(source, target, numbers)
+            for table in self.facts.tables:
+                these = keys.get(table.name, ())
+                if table.name not in found:
+                    found[table.name] = Comparison(source, target, self.facts, table)
+                    found[table.name].compare_all()
+                elif these:
+                    found[table.name].compare_keys(these)
+            return found
 
-    def report(self) -> TableReport:
-        return TableReport(
-            self.table.name,
-            self.sent[0],
-            self.arrived[0],
-            str(self.sent[1]),
-            str(self.arrived[1]),
-            len(self.pending),
-        )
+    def orphans(self, keys: Keys | None) -> tuple[Orphans, ...]:
+        """Return which rows refer to none: of all, or of those with some keys."""
+        with snapshot(
+            self.sessions.target, self.facts.bucket, generation=self.facts.generation, states=self.getting
+        ) as target:
+            return tuple(orphans_of(target, self.facts, keys))
 
-    def _differ(self, where: Composed) -> bool:
-        query = SQL("SELECT {} FROM {} WHERE {}").format(s.digest_of(self.table), s.table_name(self.table), where)
-        with ThreadPoolExecutor(1) as at_once:
-            other = at_once.submit(_totals, self.target, query)
-            sent = _totals(self.source, query)
-        arrived = other.result()
-        self.sent = (self.sent[0] + sent[0], self.sent[1] + sent[1])
-        self.arrived = (self.arrived[0] + arrived[0], self.arrived[1] + arrived[1])
-        return sent != arrived
+    def _alike(
+        self, source: Cursor, target: Cursor, totals: Mapping[str, list[glance.Totals]]
+    ) -> dict[str, Comparison]:
+        return {
+            table.name: Comparison(source, target, self.facts, table, sent=sent, arrived=sent)
+            for table in self.facts.tables
+            if table.name in totals
+            for sent, arrived in [totals[table.name]]
+            if sent == arrived
+        }
 
-    def _ranges(self) -> Iterator[s.KeyRange]:
-        after: str | None = None
-        while True:
-            where = SQL("{} AND {}").format(s.in_bucket(self.facts.bucket), s.in_range(self.table, s.KeyRange(after)))
-            names = s.names(self.table.key)
-            query = SQL("SELECT {}::text FROM (SELECT {} FROM {} WHERE {} ORDER BY {} OFFSET {} LIMIT 1) AS x").format(
-                s.key_of(self.table), names, s.table_name(self.table), where, names, s.number(RANGE - 1)
-            )
-            found = self.source.execute(query).fetchone()
-            yield s.KeyRange(after, found[0] if found else None)
-            if found is None:
-                return
-            after = found[0]
-
-    def _hashes(self, cursor: Cursor, where: Composed) -> dict[str, int]:
-        cursor.execute(
-            SQL("SELECT {}::text, {} FROM {} WHERE {}").format(
-                s.key_of(self.table), s.hash_of(self.table), s.table_name(self.table), where
-            )
-        )
-        return dict(cursor.fetchall())
-
-    def _compare_rows(self, sent: Mapping[str, int], arrived: Mapping[str, int]) -> None:
-        suspects = sorted(key for key in sent.keys() | arrived.keys() if sent.get(key) != arrived.get(key))
-        for place in range(0, len(suspects), SINGLY):
-            self._compare_singly(suspects[place : place + SINGLY])
-
-    def _compare_singly(self, keys: list[str]) -> None:
-        """Ask both sides for rows by their keys: servers may sort text differently, and put a row into other ranges."""
-        known = self._logged(keys)
-        sent, arrived = self._values(self.source, keys), self._values(self.target, keys)
-        for key in keys:
-            ours, theirs = sent.get(key), arrived.get(key)
-            if ours == theirs:
-                continue
-            if key in known:
-                self.pending.add(key)
-            elif ours is None or theirs is None:
-                kind = "missing" if theirs is None else "extra"
-                self.differences.append(Difference(self.table.name, key, kind, {}))
-            else:
-                self.differences.append(Difference(self.table.name, key, "changed", self._columns(ours, theirs)))
-
-    def _columns(self, ours: list[str | None], theirs: list[str | None]) -> dict[str, tuple[str, str]]:
-        pairs = zip(self.table.copied, ours, theirs, strict=True)
-        return {column.name: (shown(column.name, a), shown(column.name, b)) for column, a, b in pairs if a != b}
-
-    def _values(self, cursor: Cursor, keys: list[str]) -> dict[str, list[str | None]]:
-        # As the digest sees them: char(n), for one, loses its blanks in a plain cast to text.
-        cursor.execute(
-            SQL("SELECT {}::text, {} FROM {} WHERE {} AND {}").format(
-                s.key_of(self.table),
-                s.forms_of(self.table.copied),
-                s.table_name(self.table),
-                s.in_bucket(self.facts.bucket),
-                s.among(self.table, keys),
-            )
-        )
-        return dict(cursor.fetchall())
-
-    def _logged(self, keys: list[str]) -> set[str]:
-        """Return those of the keys that the log names, in whichever way it writes them."""
-        self.source.execute(
-            SQL("SELECT key::text FROM sharding_dirty WHERE bucket = %s AND table_name = %s"),
-            [self.facts.bucket, self.table.name],
-        )
-        logged = {key for (key,) in self.source}
-        if not logged:
-            return set()
-        self.source.execute(
-            SQL("SELECT DISTINCT asked.key::text FROM {} JOIN {} ON {}").format(
-                s.given(keys, "asked"), s.given(logged), s.is_same(self.table, "asked")
-            )
-        )
-        return {key for (key,) in self.source}
-
-
-def _totals(cursor: Cursor, query: Composed) -> tuple[int, Decimal]:
-    found = cursor.execute(query).fetchone()
-    assert found is not None
-    return found[0], Decimal(found[1])
-
-
-def _count(cursor: Cursor, table: Table, where: Composed) -> int:
-    found = cursor.execute(SQL("SELECT count(*) FROM {} WHERE {}").format(s.table_name(table), where)).fetchone()
-    assert found is not None
-    return int(found[0])
-
-
-def _orphans(target: Cursor, facts: MoveFacts) -> Iterator[Orphans]:
-    for table in facts.tables:
-        for foreign_key in table.foreign_keys:
-            rows = _orphans_of(target, facts, table, foreign_key)
-            if rows:
-                yield Orphans(table.name, foreign_key.name, rows)
-
-
-def _orphans_of(target: Cursor, facts: MoveFacts, table: Table, foreign_key: ForeignKey) -> int:
-    pairs = list(zip(foreign_key.columns, foreign_key.target_columns, strict=True))
-    same = s.AND.join(SQL("{} = {}").format(s.name(own, "child"), s.name(other, "parent")) for own, other in pairs)
-    refers = s.AND.join(SQL("{} IS NOT NULL").format(s.name(own, "child")) for own, _ in pairs)
-    found = target.execute(
-        SQL(
-            "SELECT count(*) FROM {} AS child WHERE {} AND {} AND NOT EXISTS (SELECT FROM {} AS parent WHERE {})"
-        ).format(s.table_name(table), s.in_bucket(facts.bucket, "child"), refers, s.name(foreign_key.target), same)
-    ).fetchone()
-    assert found is not None
-    return int(found[0])
+    @contextmanager
+    def _snapshots(self) -> Iterator[tuple[Cursor, Cursor]]:
+        bucket, generation = self.facts.bucket, self.facts.generation
+        with (
+            snapshot(self.sessions.source, bucket, generation=generation, states=GIVING) as source,
+            snapshot(self.sessions.target, bucket, generation=generation, states=self.getting) as target,
+        ):
+            yield source, target

@@ -9,7 +9,7 @@ import json
 import pytest
 
 from sharding.errors import VerificationFailed
-from sharding.rebalance import verifying
+from sharding.rebalance import comparing, verifying
 from sharding.rebalance.capturing import drain
 from sharding.rebalance.copying import Pace, copy_all
 from sharding.rebalance.verifying import verify
@@ -69,7 +69,8 @@ def test_equal_rows_are_equal(copied):
 @pytest.mark.parametrize("size", [3, 20_000])
 @pytest.mark.parametrize(("table", "statement", "kind", "columns"), DAMAGE.values(), ids=DAMAGE)
 def test_damage_is_found_and_named(copied, monkeypatch, size, table, statement, kind, columns):
-    monkeypatch.setattr(verifying, "RANGE", size)
+    for module in (comparing, verifying):
+        monkeypatch.setattr(module, "RANGE", size)
     with copied.sessions.target.connection.transaction():
         copied.at_target("SELECT set_config('sharding.mover', '11', true)")
         copied.at_target(statement)

@@ -1,0 +1,67 @@
+"""
+Compare many tables of a bucket in one statement on each side: most of them have few rows, and are alike.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from decimal import Decimal
+from typing import Any
+
+from psycopg.sql import SQL, Composed, Literal
+
+from sharding.rebalance import statements as s
+from sharding.rebalance.facts import MoveFacts
+from sharding.rebalance.sessions import Cursor
+from sharding.rebalance.tables import Table
+
+#: A number of rows, and the sum of their digests.
+Totals = tuple[int, Decimal]
+
+
+def small_tables(source: Cursor, facts: MoveFacts, most: int) -> list[Table]:
+    """Return the tables that have no more rows of the bucket than that."""
+    found = _asked(
+        source,
+        (
+            SQL("SELECT {}, count(*) FROM (SELECT FROM {} WHERE {} LIMIT {}) AS few").format(
+                Literal(table.name), s.table_name(table), s.in_bucket(facts.bucket), Literal(most + 1)
+            )
+            for table in facts.tables
+        ),
+    )
+    rows = dict(found)
+    return [table for table in facts.tables if rows[table.name] <= most]
+
+
+def digests(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table]) -> dict[str, list[Totals]]:
+    """Return the totals of tables on both sides, by name."""
+    return _both(source, target, facts, tables, {table.name: s.digest_of(table) for table in tables})
+
+
+def counts(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table]) -> dict[str, list[Totals]]:
+    """Return the numbers of rows on both sides, by name, with 0 for the digests."""
+    return _both(source, target, facts, tables, {table.name: SQL("count(*), 0::numeric").format() for table in tables})
+
+
+def _both(
+    source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table], wanted: dict[str, Composed]
+) -> dict[str, list[Totals]]:
+    if not tables:
+        return {}
+    questions = [
+        SQL("SELECT {}, {} FROM {} WHERE {}").format(
+            Literal(table.name), wanted[table.name], s.table_name(table), s.in_bucket(facts.bucket)
+        )
+        for table in tables
+    ]
+    with ThreadPoolExecutor(1) as at_once:
+        other = at_once.submit(_asked, target, questions)
+        sent = _asked(source, questions)
+    arrived = {name: (count, Decimal(digest)) for name, count, digest in other.result()}
+    return {name: [(count, Decimal(digest)), arrived[name]] for name, count, digest in sent}
+
+
+def _asked(cursor: Cursor, questions: Iterable[Composed]) -> list[tuple[Any, ...]]:
+    return cursor.execute(SQL(" UNION ALL ").join(list(questions))).fetchall()
