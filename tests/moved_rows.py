@@ -12,7 +12,7 @@ from typing import Any
 from django.db import connections, transaction
 from django.db.models import Model
 
-from sharding import cluster_map
+from sharding import cluster_map, hidden_rows
 from sharding.bucket_states import FENCE, HIDING, mark_of
 from sharding.fence.functions import MOVER
 from sharding.models import Fence
@@ -53,6 +53,11 @@ def on_the_next_shard(models: Sharded) -> Iterator[None]:
             for model in reversed(models):
                 _move(alias, f"DELETE FROM {_table(model)} WHERE bucket IN ({_HIDDEN})")
             Fence.objects.using(alias).filter(state__in=HIDING).delete()
+
+
+def forget() -> None:
+    """Let this process take it again that no shard hides rows, until one of them refuses a statement."""
+    hidden_rows._doubted = None
 
 
 def copy(model: type[Model], bucket: int, source: str, target: str) -> None:

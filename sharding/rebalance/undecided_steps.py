@@ -27,6 +27,9 @@ class Prepare(Step):
     """
     Make the bucket `importing` on the target, and only then delete what rows of it are there, and the copy's progress.
 
+    MAP_TTL must have passed since the move was recorded, so that processes look for hidden rows (sharding.hidden_rows).
+    Without the wait nothing is lost: the target refuses those that do not, and some blocks have to be repeated.
+
     Condition: no row in the fence, or `importing` with no higher generation.
     Killed: repeated.
     """
