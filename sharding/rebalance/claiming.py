@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from typing import Any
 
@@ -117,9 +117,13 @@ def take(
     return None
 
 
-def release(control: Session, move: StoredMove) -> None:
-    """Let others have the move."""
-    control.connection.execute("SELECT pg_advisory_unlock(%s, %s)", [MOVE_LOCK, move.id])
+def release(control: Session, sessions: Iterable[Session], move: StoredMove) -> None:
+    """Let others have the move; they end sessions that are still an earlier attempt's."""
+    for session in (*sessions, control):
+        with suppress(psycopg.OperationalError):
+            rename(session, 0, 0)
+    if not control.connection.closed:
+        control.connection.execute("SELECT pg_advisory_unlock(%s, %s)", [MOVE_LOCK, move.id])
 
 
 def adopt(control: Session, session: Session, move: StoredMove) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 from sharding.bucket_states import BucketState
 from sharding.fence import barrier
+from sharding.rebalance import late_notes
 from sharding.rebalance.facts import MoveFacts
 from sharding.rebalance.purging import PURGED, Purge
 from sharding.rebalance.sessions import Session, open_session, transaction
@@ -94,8 +95,14 @@ def _on_shard(session: Session, live: list[int]) -> Iterator[Leftover]:
 def _clean(session: Session, each: Leftover, generation: int) -> bool:
     if each.kind == "rows":
         return _purge(session, each.bucket, generation, sharded_tables(session))
-    table = {"notes": "sharding_dirty", "progress": "sharding_progress"}[each.kind]
-    session.connection.execute(f"DELETE FROM {table} WHERE bucket = %s", [each.bucket])
+    if each.kind == "notes":
+        late_notes.discard(session, each.bucket)
+        return True
+    session.connection.execute(
+        "DELETE FROM sharding_progress WHERE bucket = %s "
+        "AND NOT EXISTS (SELECT FROM sharding_fence WHERE bucket = %s AND state = 'importing')",
+        [each.bucket, each.bucket],
+    )
     return True
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable
 
 from sharding import cluster_map
 from sharding.rebalance import decided_steps as steps
-from sharding.rebalance import stored_moves
+from sharding.rebalance import late_notes, stored_moves
 from sharding.rebalance.attempt import Attempt
 from sharding.rebalance.fences import change
 from sharding.rebalance.phases import Phase
@@ -64,6 +64,7 @@ def purge(attempt: Attempt, step: Step) -> None:
 
 
 def close(attempt: Attempt, step: Step) -> None:
+    late_notes.delete(attempt.sessions.target, attempt.move.bucket, attempt.look_up)
     stored_moves.close(attempt.control, attempt.move, Phase.DONE)
 
 

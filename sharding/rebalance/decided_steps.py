@@ -85,7 +85,7 @@ class Settle(Step):
     Make the bucket `owned` on the target, and delete what was noted for a rollback.
 
     Condition: `capturing`, own generation.
-    Killed: what is left of the notes belongs to no move, and the next move of the bucket deletes it.
+    Killed: what is left of the notes belongs to no move, and is deleted before the move is done.
     """
 
     at = Side.TARGET
@@ -112,9 +112,9 @@ class Purge(Step):
 @dataclass(frozen=True)
 class Close(Step):
     """
-    Record that the move is done.
+    Record that the move is done, when those have ended who may be taking notes for a rollback: they are deleted.
 
-    Killed: nothing is left to do.
+    Killed: repeated.
     """
 
     leads_to = Phase.DONE

@@ -86,9 +86,7 @@ class Mover:
         try:
             self._carry(move)
         finally:
-            control = self._control
-            if control is not None and not control.connection.closed:
-                claiming.release(control, move)
+            claiming.release(self._need_control(), self._sessions.values(), move)
         return True
 
     def _carry(self, move: StoredMove) -> None:

@@ -10,7 +10,7 @@ import time
 from collections.abc import Callable
 
 from sharding.bucket_states import BucketState
-from sharding.rebalance import progress, sequences, standbys, stored_moves, tables, throttle
+from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle
 from sharding.rebalance import undecided_steps as steps
 from sharding.rebalance.attempt import Attempt
 from sharding.rebalance.capturing import drain
@@ -102,8 +102,12 @@ def fence(attempt: Attempt, step: Step) -> None:
     begun = time.monotonic()
     while _take_over(attempt) > FEW and time.monotonic() - begun < LONGEST:
         attempt.look_up()
-    attempt.closed = time.monotonic()
-    change_behind(attempt, step)
+
+    def act(cursor: Cursor) -> None:
+        # Not while others write, for whom the barrier waits, and gives way, several times perhaps.
+        attempt.closed = time.monotonic()
+
+    change_behind(attempt, step, act)
     attempt.record(step)
 
 
@@ -150,6 +154,7 @@ def clear(attempt: Attempt, step: Step) -> None:
 
 
 def close_aborted(attempt: Attempt, step: Step) -> None:
+    late_notes.delete(attempt.sessions.source, attempt.move.bucket, attempt.look_up)
     stored_moves.close(attempt.control, attempt.move, Phase.ABORTED)
 
 

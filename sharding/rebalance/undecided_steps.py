@@ -207,9 +207,9 @@ class Clear(Step):
 @dataclass(frozen=True)
 class CloseAborted(Step):
     """
-    Record that the move is aborted.
+    Record that the move is aborted, when those have ended who may be taking notes: they are deleted.
 
-    Killed: nothing is left to do.
+    Killed: repeated.
     """
 
     leads_to = Phase.ABORTED

@@ -7,6 +7,7 @@ from __future__ import annotations
 import pytest
 
 from tests.layouts import CLUSTER, SHOP_ONLY
+from tests.moving.ledger import ending
 from tests.moving.ledger.campaign import PROCESSES, Campaign
 from tests.moving.scenes import fenced_cluster
 
@@ -18,8 +19,8 @@ def run(form, **given):
         campaign = Campaign(**given)
         campaign.run()
         print(campaign.told())
-        campaign.assert_books()
-        campaign.assert_tidy()
+        ending.assert_books(campaign.expected)
+        ending.assert_tidy()
     return campaign
 
 

@@ -4,25 +4,36 @@ A move from the first step to the last, and what the operator may want of it mea
 
 from __future__ import annotations
 
+import threading
 import time
 
 import pytest
+from django.db import connections, transaction
 
-from sharding import cluster_map
+from sharding import bucket_of, cluster_map
+from sharding.rebalance import registering
+from sharding.rebalance.decided_steps import EndWindow
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import Phase, Wanted
-from tests.layouts import CLUSTER, SHOP_ONLY
-from tests.moving.scenes import MAP_TTL, Scene, fenced_cluster
+from sharding.rebalance.undecided_steps import Begin, Verify
+from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
+from tests.moving.scenes import MAP_TTL, Scene, control_session, fenced_cluster, plan_of
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
 
 
-def run(scene, until=(Phase.DONE, Phase.ABORTED), **changes):
+def run(scene, until=(Phase.DONE, Phase.ABORTED), heard=None):
     """Run movers until the move is in one of some phases."""
     phases = []
+
+    def hear(move, step):
+        phases.append((move.phase, type(step).__name__))
+        if heard:
+            heard(move, step)
+
     for _ in range(200):
-        scene.mover(heard=lambda move, step: phases.append((move.phase, type(step).__name__)), **changes).run()
+        scene.mover(heard=hear).run()
         if scene.move.phase in until:
             return phases
         assert not scene.move.error, scene.move.error
@@ -140,3 +151,77 @@ def _stop_at(scene, phase):
     with pytest.raises(Lost):
         scene.mover(heard=heard).run()
     assert scene.move.phase == phase
+
+
+def test_the_time_in_which_nobody_could_write_does_not_count_that_in_which_the_mover_gave_way(scene):
+    """The barrier waits for a transaction that is open, and lets others write meanwhile."""
+    opened = []
+
+    def heard(move, step):
+        if isinstance(step, Verify):
+            opened.append(threading.Thread(target=_write_for, args=(scene, 0.9, writing)))
+            opened[0].start()
+            assert writing.wait(10)
+
+    writing = threading.Event()
+    run(scene, heard=heard)
+    opened[0].join()
+    assert 0 < scene.move.gap < 0.8
+
+
+def test_notes_of_a_transaction_that_ends_late_are_not_left(scene):
+    """It began to write while notes were taken for a rollback, and commits when the bucket is settled."""
+    writing, opened = threading.Event(), []
+
+    def heard(move, step):
+        if isinstance(step, EndWindow):
+            cluster_map.refresh()
+            opened.append(threading.Thread(target=_write_for, args=(scene, 0.4, writing)))
+            opened[0].start()
+            assert writing.wait(10)
+
+    run(scene, heard=heard)
+    opened[0].join()
+    assert scene.move.phase == "done"
+    assert scene.leftovers() == {}
+
+
+def _write_for(scene, seconds, writing):
+    try:
+        with transaction.atomic(using="default"):
+            scene.order(17)
+            writing.set()
+            time.sleep(seconds)
+    finally:
+        connections.close_all()
+
+
+def test_no_session_is_known_by_a_move_that_others_may_have(scene):
+    """Whoever takes a move in hand ends the sessions of earlier attempts."""
+    seen = []
+
+    def heard(move, step):
+        if isinstance(step, Begin):
+            seen.append((f"shardkit-mover:{move.bucket}:{move.generation}", sorted(_mover_names())))
+
+    other = tenant_on("shard_c")
+    with control_session() as control:
+        registering.register(control, plan_of(cluster_map.refresh(), (bucket_of(other, model=Order), "shard_a")))
+    time.sleep(MAP_TTL)
+    scene.planned = None
+    scene.mover(heard=heard).run()
+    (_, first), (name, second) = seen
+    assert len(first) == 3
+    assert second == ["shardkit-mover:0:0", name, name, name]
+
+
+def _mover_names():
+    found = []
+    for alias in CLUSTER:
+        with connections[alias].cursor() as cursor:
+            cursor.execute(
+                "SELECT application_name FROM pg_stat_activity WHERE datname = current_database() "
+                "AND application_name LIKE 'shardkit-mover:%%'"
+            )
+            found += [name for (name,) in cursor.fetchall()]
+    return found

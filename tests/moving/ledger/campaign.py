@@ -21,33 +21,23 @@ from django.conf import settings
 from django.db import connections
 from django.db.models import Max
 
-from sharding import bucket_of, cluster_map, registry, shard_of
-from sharding.backends.raw_sql import CONTROL_ONLY
-from sharding.fence import states
-from sharding.models import CleanUp, CopyProgress, Dirty, Move
-from sharding.operations import audit
+from sharding import bucket_of, cluster_map
+from sharding.models import Move
 from sharding.rebalance import registering
 from sharding.rebalance.mover import Mover
 from sharding.rebalance.options import Options
 from tests import servers
-from tests.layouts import CLUSTER, tenant_on
-from tests.moving.ledger.book import shape
-from tests.moving.ledger.writers import FarTransfers, Sweeps, Transfers, Writer
+from tests.layouts import tenant_on
+from tests.moving.ledger.totals import FarTransfers, Sweeps, Transfers
+from tests.moving.ledger.writers import Writer
 from tests.moving.scenes import control_session, plan_of
-from tests.shop.models import Customer, Ledger, Line, Order
+from tests.shop.models import Order
 
 #: Between which buckets move.
 PLACES = ("default", "shard_a", "shard_b")
 #: Rows of each kind that writers are given, for each tenant.
 GIVEN = 12
 MOVERS = 2
-#: What is compared of each row, beside its primary key.
-COMPARED: dict[type[Any], tuple[str, ...]] = {
-    Customer: ("name",),
-    Order: ("total", "quantity", "status"),
-    Line: ("amount",),
-    Ledger: ("text",),
-}
 #: The processes, by how their transactions are isolated and whether they know where the buckets are.
 Process = tuple[str | None, bool, tuple[str, ...]]
 PROCESSES: tuple[Process, ...] = (
@@ -218,49 +208,3 @@ class Campaign:
                 time.sleep(0.02)
         finally:
             connections.close_all()
-
-    # What is there in the end
-
-    def found(self) -> tuple[dict[str, str], list[str]]:
-        """Return all rows of all shards, and what is there more than once."""
-        rows: dict[str, str] = {}
-        twice = []
-        for alias in CLUSTER:
-            for model, fields in COMPARED.items():
-                for key, *values in _rows(alias, model, fields):
-                    name = f"{model.__name__} {key}"
-                    twice += [f"{name} on {alias}"] * (name in rows)
-                    rows[name] = shape(*values)
-        return rows, twice
-
-    def assert_books(self) -> None:
-        rows, twice = self.found()
-        lost = sorted(self.expected.keys() - rows.keys())
-        more = sorted(rows.keys() - self.expected.keys())
-        others = {key: (rows[key], self.expected[key]) for key in rows.keys() & self.expected.keys()}
-        other = {key: pair for key, pair in others.items() if pair[0] != pair[1]}
-        assert (lost, more, other, twice) == ([], [], {}, [])
-
-    def assert_tidy(self) -> None:
-        """Nothing is left of the moves, and the shards have what they should have."""
-        known = cluster_map.refresh()
-        assert not CleanUp.objects.using("default").exists()
-        for alias in CLUSTER:
-            assert not Dirty.objects.using(alias).exists()
-            assert not CopyProgress.objects.using(alias).exists()
-            fence = {bucket: str(row.state) for bucket, row in states.states(connections[alias]).items()}
-            assert fence == dict.fromkeys(known.buckets_of(alias), "owned")
-            for model in COMPARED:
-                steps = list(audit.audit(registry.entry(model), alias, known))
-                assert [each for step in steps for each in step.findings] == []
-        assert {shard_of(tenant, model=Order) for tenant in self.tenants} <= set(PLACES)
-
-
-def _rows(alias: str, model: Any, fields: Sequence[str]) -> list[tuple[Any, ...]]:
-    columns = ", ".join(f'"{model._meta.get_field(name).column}"' for name in fields)
-    key = "tenant_id, number" if model is Ledger else "id"
-    with connections[alias].cursor() as cursor:
-        cursor.execute(f'{CONTROL_ONLY} SELECT {key}, {columns} FROM "{model._meta.db_table}"')
-        found = cursor.fetchall()
-    width = key.count(",") + 1
-    return [((row[:width] if width > 1 else row[0]), *row[width:]) for row in found]

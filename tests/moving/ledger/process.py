@@ -42,9 +42,9 @@ def main(job: dict[str, Any]) -> dict[str, Any]:
 
 
 def together(job: dict[str, Any]) -> dict[str, Any]:
-    from tests.moving.ledger import raw_writers, readers, writers
+    from tests.moving.ledger import raw_writers, readers, totals, writers
 
-    kinds: dict[str, Any] = {**vars(writers), **vars(raw_writers), **vars(readers)}
+    kinds: dict[str, Any] = {**vars(writers), **vars(totals), **vars(raw_writers), **vars(readers)}
     failures: list[str] = []
     made = []
     for each in job["writers"]:

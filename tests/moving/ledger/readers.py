@@ -7,7 +7,8 @@ from __future__ import annotations
 from django.db.models import Count, Sum
 
 from aggregator import fan_out
-from tests.moving.ledger.writers import FarTransfers, Sweeps, Transfers, Writer
+from tests.moving.ledger.totals import FarTransfers, Sweeps, Transfers
+from tests.moving.ledger.writers import Writer
 from tests.shop.models import Order
 
 
