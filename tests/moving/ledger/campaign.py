@@ -115,7 +115,7 @@ class Campaign:
                 writers.append(
                     {
                         "kind": kind,
-                        "number": 1000 * self.seed + number,
+                        "number": number,
                         "tenants": self.tenants,
                         "given": given,
                         "reads": reads,
@@ -128,6 +128,7 @@ class Campaign:
                     "databases": {alias: connections[alias].settings_dict["NAME"] for alias in connections},
                     "sharding": sharding,
                     "isolation": isolation,
+                    "seed": self.seed,
                     "seconds": self.seconds,
                     "writers": writers,
                 }

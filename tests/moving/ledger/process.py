@@ -49,7 +49,7 @@ def together(job: dict[str, Any]) -> dict[str, Any]:
     made = []
     for each in job["writers"]:
         kind = kinds[each.pop("kind")]
-        made.append(kind(rng=random.Random(each["number"]), **each))
+        made.append(kind(rng=random.Random(f"{job['seed']} {each['number']}"), **each))
     until = time.monotonic() + job["seconds"]
     threads = [threading.Thread(target=_work, args=(writer, until, failures)) for writer in made]
     for thread in threads:
