@@ -51,7 +51,7 @@ def _run(options: argparse.Namespace, report: Report) -> int:
         django.setup()
         from demo import tour
 
-        return tour.walk(data, report, rows=options.rows, corrupt=options.corrupt)
+        return tour.walk(data, report, cluster, rows=options.rows, corrupt=options.corrupt)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,8 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         "--rows", type=_rows, help=f"load only the first ROWS flights, at least {FEWEST} (default: all 336,776)"
     )
     parser.add_argument("--dir", type=Path, default=servers.FOLDER, help="the servers' folder (default: %(default)s)")
-    # Proves that a wrong answer is noticed: one row of one shard is changed behind the cluster's back.
-    parser.add_argument("--corrupt", action="store_true", help=argparse.SUPPRESS)
+    # Proves that a wrong answer is noticed: one row of one shard is changed behind the cluster's back, or an
+    # acknowledged write is lost after the moves.
+    parser.add_argument("--corrupt", nargs="?", const="row", choices=("row", "write"), help=argparse.SUPPRESS)
     return parser
 
 

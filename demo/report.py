@@ -77,9 +77,47 @@ class Report:
 
     def command(self, *words: str) -> None:
         """Run a command of ``manage.py``, and show it with its output."""
+        self.typed(*words)
+        call_command(*words)
+
+    def typed(self, *words: str) -> None:
+        """Show a command that another process is about to run."""
         self.console.print()
         self.console.print(Text(f"$ manage.py {' '.join(words)}", style="bold"))
-        call_command(*words)
+
+    def output(self, text: str) -> None:
+        """Show what a command has printed, its long lines broken as a terminal would."""
+        for line in text.splitlines():
+            indent = line[: len(line) - len(line.lstrip())]
+            for part in textwrap.wrap(line, self.console.width, subsequent_indent=indent) or [""]:
+                self.console.print(Text(part), soft_wrap=True)
+
+    def text(self, sentences: str) -> None:
+        """Say something between commands."""
+        self.console.print()
+        for line in textwrap.wrap(sentences, self.console.width):
+            self.console.print(Text(line))
+
+    def lines(self, *figures: tuple[str, ...]) -> None:
+        """Show figures: a word at the left, and lines beside it."""
+        self.console.print()
+        for word, *told in figures:
+            self._line(word, *told)
+
+    def verdict(self, name: str, failure: str | None, told: str, *, compared: int = 1) -> None:
+        """Say whether something came out as it must, and count it as steps that were compared."""
+        tally = self.chapters[-1]
+        tally.steps += compared
+        tally.compared += compared
+        if failure is None:
+            self._line("✓ checked", told, style="green")
+        else:
+            self.failure(name, failure)
+
+    def failure(self, name: str, failure: str) -> None:
+        """Say that something in this chapter came out wrong."""
+        self.chapters[-1].failures.append(f"{name}: {failure}")
+        self._line("✗ WRONG", f"{name}: {failure}", style="bold red")
 
     def chapter(self, module: ModuleType) -> None:
         """Begin a chapter."""

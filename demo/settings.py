@@ -21,6 +21,14 @@ INSTALLED_APPS = ["sharding", "aggregator", "demo.flights"]
 
 DATABASES = env.databases()
 DATABASE_ROUTERS = ["sharding.router.ShardRouter"]
+SHARDING = {
+    # Only the owner of a bucket can write it, so buckets may move.
+    "FENCE": "row",
+    # 4,000 planes need no 4,096 buckets; a fifth of these moves while a reader waits.
+    "BUCKETS": 512,
+    # A move begins when every process has heard of it, and nobody wants to wait 30 seconds for that here.
+    "MAP_TTL": 3.0,
+}
 
 for _name in sorted(os.environ):
     if _name == REFERENCE_VARIABLE or _name.startswith(PLAIN_PREFIX):

@@ -9,13 +9,17 @@ from django.db import connections
 from demo import cluster_setup, loading
 from demo.chapters import CHAPTERS
 from demo.data_set import DataSet
+from demo.growing.chapter import grow
 from demo.performance import perform
 from demo.report import Report
 from demo.step import steps_of
+from scripts.cluster import Cluster
 from sharding import cluster_map
 
 
-def walk(data: DataSet, report: Report, *, rows: int | None = None, corrupt: bool = False) -> int:
+def walk(
+    data: DataSet, report: Report, cluster: Cluster, *, rows: int | None = None, corrupt: str | None = None
+) -> int:
     """Prepare the cluster, run every step of every chapter, and return the exit code."""
     with report.timed("manage.py migrate_all: the tables, on every database"):
         cluster_setup.migrate()
@@ -27,15 +31,16 @@ def walk(data: DataSet, report: Report, *, rows: int | None = None, corrupt: boo
         report.progress("Flights", total) as advance,
     ):
         loaded = loading.load(data, advance, rows)
-    # The map of this process is older than MAP_TTL by now; read it here, and the first step shows its own statements.
-    aliases = cluster_map.refresh().aliases
-    if corrupt:
-        _corrupt(aliases[0])
+    if corrupt == "row":
+        _corrupt(cluster_map.refresh().aliases[0])
     report.command("shards", "status", "--exact")
     for chapter in CHAPTERS:
         report.chapter(chapter)
         for step in steps_of(chapter):
+            # The map of this process may be older than MAP_TTL; read it here, and a step shows its own statements.
+            cluster_map.refresh()
             report.step(step, perform(step, {"without_tailnum": loaded.without_tailnum}))
+    grow(cluster, report, corrupt=corrupt == "write")
     report.summary()
     return 1 if report.failed else 0
 

@@ -236,6 +236,8 @@ def test_demo_shows_right_answers_in_80_columns(tmp_path):
     assert [line for line in done.stdout.splitlines() if len(line.rstrip()) > 80] == []
     assert "✗" not in done.stdout
     assert re.search(r"✓ \d\d answers compared with one database that holds all rows: all the same\.", done.stdout)
+    assert re.search(r"\d+ of \d+ buckets have changed hands", done.stdout)
+    assert "each row of the ledger and each that was loaded is there once" in re.sub(r"\s+", " ", done.stdout)
     assert "ShardKeyMissing: This Flight has no plane, so its shard is unknown." in re.sub(r"\s+", " ", done.stdout)
 
 
@@ -244,4 +246,41 @@ def test_demo_notices_one_wrong_row(tmp_path):
     done = demo(tmp_path / "cluster", "--corrupt")
     assert (done.returncode, done.stderr) == (1, "")
     found = set(re.findall(r"^✗ (\w+): ", done.stdout, re.MULTILINE))
-    assert {"latest", "group_by", "by_cursor"} <= found
+    assert {"latest", "group_by", "by_cursor", "ledger"} <= found
+
+
+@pytest.mark.slow
+def test_demo_notices_a_lost_write(tmp_path):
+    done = demo(tmp_path / "cluster", "--corrupt", "write")
+    assert (done.returncode, done.stderr) == (1, "")
+    failures = re.findall(r"^✗ (\w+): (.*)", done.stdout, re.MULTILINE)
+    assert failures[0][0] == "ledger"
+    assert failures[0][1].startswith("1 rows of flights.Flight are missing or otherwise, ")
+    # All that was asked before the moves was answered right.
+    assert {name for name, _ in failures} <= {
+        "ledger",
+        "count",
+        "aggregate",
+        "group_by",
+        "latest",
+        "by_cursor",
+        "having",
+    }
+
+
+def test_report_of_a_command_breaks_long_lines_and_keeps_their_indent():
+    out = io.StringIO()
+    report = Report(Console(file=out, width=20, highlight=False))
+    report.output("  one two three four five\n\nshort")
+    assert out.getvalue().splitlines() == ["  one two three four", "  five", "", "short"]
+
+
+def test_report_of_a_verdict_counts():
+    out = io.StringIO()
+    report = Report(Console(file=out, width=80, highlight=False))
+    report.chapter(chapter())
+    report.verdict("ledger", None, "all is there", compared=3)
+    report.verdict("rows", "1 row is missing", "all is there")
+    assert out.getvalue().splitlines()[-2:] == ["✓ checked  all is there", "✗ WRONG    rows: 1 row is missing"]
+    tally = report.chapters[-1]
+    assert (tally.steps, tally.compared, tally.failures) == (4, 4, ["rows: 1 row is missing"])

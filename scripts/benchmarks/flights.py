@@ -29,7 +29,7 @@ def loaded(report: Report, folder: Path, rows: int | None, *, durable: bool = Fa
     with servers.running(folder, fast=not durable) as cluster:
         servers.export(cluster)
         _export_plain()
-        os.environ["DJANGO_SETTINGS_MODULE"] = "demo.settings"
+        os.environ["DJANGO_SETTINGS_MODULE"] = "scripts.benchmarks.settings"
         django.setup()
         from demo import cluster_setup
 

@@ -36,8 +36,7 @@ def rendered(found: Overview, speeds: Mapping[int, float] | None = None) -> Rend
     if found.under_way:
         parts += [Text(), _under_way(found, speeds or {})]
     if found.gaps:
-        shown = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in found.gaps.items())
-        parts += [Text(), Text(f"Closed to writes while it changed hands: {shown}.")]
+        parts += [Text(), Text(_gaps(found))]
     for each in found.failed[:SHOWN]:
         parts.append(Padding(_failure(each), (1, 0, 0, 0), expand=False))
     if len(found.failed) > SHOWN:
@@ -55,12 +54,26 @@ def switched_line(move: MoveStatus) -> str:
     return f"Bucket {move.bucket}: {move.source} -> {move.target}, {move.copied:,} rows copied{gap}."
 
 
+def progress_line(found: Overview) -> str:
+    """Return in one line how far all moves have come: for a log that cannot have a line of each bucket."""
+    rows = sum(move.copied for move in found.moves)
+    longest = f", closed for {found.gaps['max'] * 1000:.0f} ms at most" if found.gaps else ""
+    return f"{found.switched:,} of {found.wanted:,} have changed hands: {rows:,} rows{longest}."
+
+
 def _bar(found: Overview) -> Text:
-    total = len([move for move in found.moves if move.phase is not Phase.ABORTED]) or 1
-    cells = round(BAR * found.switched / total)
+    cells = round(BAR * found.switched / (found.wanted or 1))
     shown = Text("━" * cells, style="green")
     shown.append("━" * (BAR - cells), style="dim")
-    return shown.append(f"  {found.switched} of {total} buckets have changed hands", style="default")
+    return shown.append(f"  {found.switched:,} of {found.wanted:,} buckets have changed hands", style="default")
+
+
+def _gaps(found: Overview) -> str:
+    number = sum(move.gap is not None for move in found.moves)
+    if number == 1:
+        return f"Closed to writes while it changed hands: {found.gaps['max'] * 1000:.0f} ms."
+    shown = ", ".join(f"{name} {seconds * 1000:.0f} ms" for name, seconds in found.gaps.items())
+    return f"Closed to writes while they changed hands: {shown}."
 
 
 def _stages(found: Overview) -> RenderableType:
@@ -68,7 +81,7 @@ def _stages(found: Overview) -> RenderableType:
     for move in found.moves:
         pairs[move.source, move.target].append(move)
     used = [stage for stage in STAGES if any(move.stage == stage for move in found.moves)]
-    shown = table("from", "to", *used, "rows")
+    shown = table("from", "to", *used, "rows", right=(*used, "rows"))
     for (source, target), moves in sorted(pairs.items()):
         numbers = [sum(move.stage == stage for move in moves) for stage in used]
         cells = [f"{number:,}" if number else NOTHING for number in numbers]
@@ -77,7 +90,8 @@ def _stages(found: Overview) -> RenderableType:
 
 
 def _under_way(found: Overview, speeds: Mapping[int, float]) -> RenderableType:
-    shown = table("bucket", "phase", "rows", "rows/s", "notes", "since", "worker")
+    numbers = ("bucket", "rows", "rows/s", "notes", "since")
+    shown = table("bucket", "phase", "rows", "rows/s", "notes", "since", "worker", right=numbers)
     for move in found.under_way[:SHOWN]:
         phase = move.phase.value if move.wanted == "go" else f"{move.phase.value} ({move.wanted})"
         speed = speeds.get(move.id)

@@ -102,6 +102,11 @@ class Overview:
         return sum(move.phase not in UNDECIDED and move.stage not in ("aborting", "aborted") for move in self.moves)
 
     @property
+    def wanted(self) -> int:
+        """Return how many buckets are to change hands, or have: those of moves that are given up are not."""
+        return sum(move.stage not in ("aborting", "aborted") for move in self.moves)
+
+    @property
     def gaps(self) -> dict[str, float]:
         """Return the median, the 99th percentile and the longest of the gaps, in seconds; empty before the first."""
         found = sorted(move.gap for move in self.moves if move.gap is not None)

@@ -50,15 +50,15 @@ def file(unplanned, tmp_path):
 def test_a_plan_is_applied_and_taken_back(unplanned, file):
     before = unplanned.rows("shard_a")
     printed = run("apply", "--plan", file, "--jobs", "1")
-    assert re.sub(r"for \d+ ms|p50.*ms", "…", printed) == (
-        f"Bucket {unplanned.bucket}: shard_a -> shard_b, 11 rows copied, closed ….\n"
+    assert re.sub(r"\d+ ms", "… ms", printed) == (
+        f"Bucket {unplanned.bucket}: shard_a -> shard_b, 11 rows copied, closed for … ms.\n"
         "━━━━━━━━━━━━━━━━━━━━━━━━━━━━━━  1 of 1 buckets have changed hands\n"
         "\n"
         "from      to        window   rows\n"
         "─────────────────────────────────\n"
-        "shard_a   shard_b   1          11\n"
+        "shard_a   shard_b        1     11\n"
         "\n"
-        "Closed to writes while it changed hands: ….\n"
+        "Closed to writes while it changed hands: … ms.\n"
         "\n"
         "The moves in their window can be taken back with `manage.py rebalance rollback`. Run `manage.py rebalance "
         "apply` again afterwards: it deletes the rows that are left on the former owners."

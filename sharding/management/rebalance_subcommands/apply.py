@@ -23,12 +23,14 @@ from sharding.rebalance import moves_display, plan_file, preflight
 from sharding.rebalance.applying import Run, end_windows
 from sharding.rebalance.finding import Severity
 from sharding.rebalance.options import Options
-from sharding.rebalance.overview import Overview, latest_plan, overview
+from sharding.rebalance.overview import MoveStatus, Overview, latest_plan, overview
 from sharding.rebalance.registering import register
 from sharding.rebalance.sessions import Session
 
 HELP = "Move the buckets of a plan, or go on with the moves that are under way."
 DEFAULTS = Options()
+#: Lines that a log has of many buckets.
+TENTH = 10
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -75,7 +77,7 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
             )
         if options["end_windows"]:
             end_windows(session, plan)
-        shown = _Shown(console, quiet=options["json"])
+        shown = _Shown(console, overview(session, plan), quiet=options["json"])
         moving = Run(made, plan, options["jobs"], options["to_the_end"])
         moving.look = lambda: shown.look(overview(session, plan))
         with shown, _stopped_by_ctrl_c(moving, console):
@@ -117,12 +119,16 @@ def _options(options: dict[str, Any]) -> Options:
 
 
 class _Shown:
-    """What is to be seen while movers work: a picture that changes in a terminal, else a line for each bucket."""
+    """
+    What is to be seen while movers work: a picture that changes in a terminal, else a line for each bucket.
 
-    def __init__(self, console: Console, *, quiet: bool) -> None:
+    Of many buckets there is a line for each tenth of them, which a log has room for.
+    """
+
+    def __init__(self, console: Console, before: Overview, *, quiet: bool) -> None:
         self._console, self._quiet = console, quiet
         self._speeds = Speeds()
-        self._told: set[int] = set()
+        self._told = {move.id for move in before.moves if move.announced is not None}
         self._live: Live | None = None
 
     def __enter__(self) -> None:
@@ -138,10 +144,19 @@ class _Shown:
         if self._live is not None:
             self._live.update(moves_display.rendered(found, self._speeds.of(found)), refresh=True)
         elif not self._quiet:
-            for move in found.moves:
-                if move.announced is not None and move.id not in self._told:
-                    self._told.add(move.id)
-                    self._console.print(moves_display.switched_line(move))
+            self._tell(
+                [move for move in found.moves if move.announced is not None and move.id not in self._told], found
+            )
+
+    def _tell(self, switched: list[MoveStatus], found: Overview) -> None:
+        if len(found.moves) <= moves_display.SHOWN:
+            for move in switched:
+                self._console.print(moves_display.switched_line(move))
+        elif len(switched) >= len(found.moves) / TENTH:
+            self._console.print(moves_display.progress_line(found))
+        else:
+            return
+        self._told |= {move.id for move in switched}
 
 
 @contextmanager
