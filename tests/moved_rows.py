@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import cycle
 from typing import Any
+from uuid import uuid4
 
 from django.db import connections, transaction
 from django.db.models import Model
@@ -15,7 +16,8 @@ from django.db.models import Model
 from sharding import cluster_map, hidden_rows
 from sharding.bucket_states import FENCE, HIDING, mark_of
 from sharding.fence.functions import MOVER
-from sharding.models import Fence
+from sharding.models import Fence, Move
+from sharding.rebalance.phases import Phase
 
 Sharded = Sequence[type[Model]]
 
@@ -25,12 +27,13 @@ _HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({', '.join(repr(str(state
 
 
 @contextmanager
-def on_the_next_shard(models: Sharded) -> Iterator[None]:
+def on_the_next_shard(models: Sharded, *, known: bool = False) -> Iterator[None]:
     """
     Let each shard have copies of the rows of the one before, which its fence hides.
 
     Args:
         models: of the rows, those that are referred to first.
+        known: the control database says that buckets are on their way, so that nobody has to be refused.
     """
     aliases = cluster_map.current().aliases
     # SQLite has no fences.
@@ -46,9 +49,16 @@ def on_the_next_shard(models: Sharded) -> Iterator[None]:
         for model in models:
             marks = ", ".join(["%s"] * len(_columns(model).split()))
             _move(target, f"INSERT INTO {_table(model)} ({_columns(model)}) VALUES ({marks})", rows[source][model])
+    move = Move(plan=uuid4(), bucket=0, source=aliases[0], target=aliases[1], phase=Phase.WINDOW)
+    if known:
+        move.save()
+        cluster_map.refresh()
     try:
         yield
     finally:
+        if known:
+            move.delete()
+            cluster_map.expire()
         for alias in aliases:
             for model in reversed(models):
                 _move(alias, f"DELETE FROM {_table(model)} WHERE bucket IN ({_HIDDEN})")

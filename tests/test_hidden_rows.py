@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
@@ -209,6 +209,23 @@ def test_a_block_that_has_begun_tries_nothing() -> None:
             Order.objects.filter(tenant_id=tenant_on("shard_b")).update(quantity=3)
             assert _sent(_all().count) == [True]
             assert _all().count() == 6
+
+
+def test_a_block_of_a_test_case_tries_nothing() -> None:
+    """Its transactions cannot be undone before its end."""
+    with _known_to_hide(), _of_a_test_case():
+        cluster_map.refresh()
+        assert _sent(_all().count) == [True]
+
+
+@contextmanager
+def _of_a_test_case() -> Iterator[None]:
+    blocks = [transaction.atomic(using=alias) for alias in CLUSTER]
+    with ExitStack() as stack:
+        for block in blocks:
+            block._from_testcase = True
+            stack.enter_context(block)
+        yield
 
 
 def test_a_snapshot_from_before() -> None:

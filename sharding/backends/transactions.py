@@ -60,7 +60,7 @@ class DoorTransactions(OwnTransaction):
         participant = self.participants.get(alias)
         if participant is None:
             self._refuse_durable(alias)
-            participant = Participant(alias, borrowed=self._is_borrowed(), depth=len(self.open_savepoints))
+            participant = Participant(alias, borrowed=self.is_borrowed(), depth=len(self.open_savepoints))
             self.participants[alias] = participant
         if self.open_savepoints:
             participant.establish(self._shared_savepoints())
@@ -73,7 +73,7 @@ class DoorTransactions(OwnTransaction):
     def _refuse_durable(self, alias: str) -> None:
         door: Any = self
         if cluster_map.connection_of(alias).in_atomic_block and any(
-            block.durable and not block._from_testcase for block in door.atomic_blocks if not self._is_borrowed()
+            block.durable and not block._from_testcase for block in door.atomic_blocks if not self.is_borrowed()
         ):
             raise RuntimeError(
                 f"A durable atomic block cannot write to {alias!r} while that database is inside an atomic block of "
@@ -90,7 +90,7 @@ class DoorTransactions(OwnTransaction):
         if alias == self.alias:
             return
         if alias not in self.participants:
-            databases.refuse_own_transaction(alias, in_testcase=self._is_borrowed())
+            databases.refuse_own_transaction(alias, in_testcase=self.is_borrowed())
         self.enlist(alias)
         participant = self.participants[alias]
         participant.joined = True
@@ -99,7 +99,7 @@ class DoorTransactions(OwnTransaction):
             waiting.watch(participant.connection)
             background.begin()
 
-    def _is_borrowed(self) -> bool:
+    def is_borrowed(self) -> bool:
         """Return whether the transactions belong to a TestCase."""
         door: Any = self
         return bool(door.atomic_blocks[0]._from_testcase)
@@ -107,7 +107,7 @@ class DoorTransactions(OwnTransaction):
     def _shared_savepoints(self) -> list[str]:
         """Return the open savepoints without those of TestCase, which makes its own on every database."""
         door: Any = self
-        if not self._is_borrowed():
+        if not self.is_borrowed():
             return self.open_savepoints
         own = {
             sid for block, sid in zip(door.atomic_blocks[1:], door.savepoint_ids, strict=False) if block._from_testcase
