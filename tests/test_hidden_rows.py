@@ -15,7 +15,7 @@ from unittest.mock import patch
 import pytest
 from django.conf import settings
 from django.db import DatabaseError, connections, transaction
-from django.db.models import Count, Window
+from django.db.models import Count, Subquery, Window
 from django.db.models.functions import RowNumber
 from django.test import override_settings
 from psycopg import IsolationLevel
@@ -47,6 +47,9 @@ READS: dict[str, Callable[[], Any]] = {
     "a stream": lambda: sorted(int(order.total) for order in _all().iterator(chunk_size=2)),
     "a count": lambda: list(range(_all().count())),
     "groups": lambda: sorted(int(total) for total, n in _all().values_list("total").annotate(n=Count("pk")) if n == 1),
+    "rows of which a shard has not all": lambda: sorted(
+        int(order.total) for order in _all().filter(total__gte=Subquery(_all().values("total").order_by("total")[:1]))
+    ),
     "gathered rows": lambda: sorted(int(order.total) for order in _all().annotate(n=Window(RowNumber()))),
 }
 ALL = list(range(6))

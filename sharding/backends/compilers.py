@@ -8,6 +8,7 @@ are read like global ones, and written everywhere.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -89,9 +90,9 @@ class DoorCompiler:
             if not every or query.is_empty():
                 raise
             aliases = hook.restricted(query, cluster_map.current().aliases)
-            return hook.fan_out(
-                FanOutRequest(self.name, query, connection, aliases, None, elide_empty, refused=refusal)
-            )
+            request = FanOutRequest(self.name, query, connection, aliases, None, elide_empty, refused=refusal)
+            again = partial(self._routed, query, connection, entry, elide_empty)
+            return self._rerouted(hook.fan_out(request), again, connection, None, several=self.name in {UPDATE, DELETE})
         if buckets is None and not every:
             match = matching.match(query)
             if match is not None:
@@ -126,14 +127,18 @@ class DoorCompiler:
             unbuilt: a lookup that could have told the buckets.
         """
         compiler = self._sent_once(query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
-        settings = conf.current()
-        is_single = buckets is not None and len(buckets) == 1
-        if connection.vendor != "postgresql" or not settings.shards or (is_single and settings.fence is None):
-            # No shard refuses anything of it.
-            return compiler
         again = partial(self._sent, query, connection, entry, buckets, elide_empty, single=single, unbuilt=unbuilt)
         # What a lookup keeps is written in the control database.
-        several = self.name in {UPDATE, DELETE} and (not is_single or bool(entry.lookups))
+        several = self.name in {UPDATE, DELETE} and (not _is_single(buckets) or bool(entry.lookups))
+        return self._rerouted(compiler, again, connection, buckets, several=several)
+
+    def _rerouted(
+        self, compiler: Any, again: Callable[[], Any], connection: Any, buckets: Buckets, *, several: bool
+    ) -> Any:
+        settings = conf.current()
+        if connection.vendor != "postgresql" or not settings.shards or (_is_single(buckets) and settings.fence is None):
+            # No shard refuses anything of it.
+            return compiler
         return rerouting.rerouted(compiler, again, connection, buckets, several=several)
 
     def _sent_once(
@@ -175,6 +180,10 @@ class DoorCompiler:
             aliases = owners.owners_of(buckets)
         aliases = hook.restricted(query, aliases)
         return hook.fan_out(FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty, probe))
+
+
+def _is_single(buckets: Buckets) -> bool:
+    return buckets is not None and len(buckets) == 1
 
 
 class ShardCompiler:
