@@ -1,5 +1,5 @@
 """
-System checks of the stored cluster, E032 to E039, W044, W045, W052 and W070 to W075: do the settings, the control
+System checks of the stored cluster, E032 to E039, W044, W045, W052, E053 and W070 to W075: do the settings, the control
 database and the shards agree, and the shards among themselves?
 
 They run where Django allows a check to ask databases: `check --database default --database shard_a`, `migrate`, and the
@@ -17,6 +17,7 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
 from sharding import conf, reference_copies, reference_models, stored_cluster
 from sharding.model_checks.subjects import AppConfigs
+from sharding.operations import restoration
 from sharding.operations.servers import Server, differences, server_of
 from sharding.stored_cluster import StoredCluster
 
@@ -43,6 +44,7 @@ def check_stored_cluster(
             else:
                 found += _of_copies(alias, expected)
                 found += _of_prepared_transactions(alias)
+                found += _of_fence(alias, expected)
             found += _of_identity(alias, expected)
         except DatabaseError as error:
             found.append(_unreachable(alias, error))
@@ -153,6 +155,17 @@ def _of_copies(alias: str, expected: StoredCluster | None) -> Iterator[CheckMess
             hint="Run `manage.py migrate_all`, or `manage.py shards init` again. Until then, statements there that "
             "read these tables are refused, and writes of these models do not reach it.",
             id="sharding.W052",
+        )
+
+
+def _of_fence(alias: str, expected: StoredCluster | None) -> Iterator[CheckMessage]:
+    # Where the control database is not asked, there is nothing to compare with.
+    disagreed = None if expected is None else restoration.disagreed(alias)
+    if disagreed:
+        yield Error(
+            f"The fence of {alias!r} and the bucket map disagree about {disagreed}, as after a restore from a backup.",
+            hint=f"Let nothing be written there before you have run `manage.py shards certify {alias}`.",
+            id="sharding.E053",
         )
 
 

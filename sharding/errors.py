@@ -27,6 +27,7 @@ ShardingError                       everything below; never raised itself
 │   ├── MapMissing
 │   ├── MapConflict                 the stored cluster disagrees with the settings
 │   ├── MapOutdated                 .alias                      a shard has seen a newer map
+│   ├── ShardUncertified            .alias .buckets             a shard has seen an older map, and was restored
 │   └── EpochChanged                .alias .epoch               retryable: a shard shows others than the map says
 ├── BucketRefused                   .bucket .alias .state       retryable; never raised itself
 │   ├── BucketMoved                 .forward .epoch             the bucket is another shard's now
@@ -235,6 +236,13 @@ class MapOutdated(MapError):
     """A shard has seen a newer bucket map than the control database holds."""
 
     alias: str
+
+
+class ShardUncertified(MapError):
+    """The fence of a shard disagrees with the bucket map, as after a restore, so that nothing is sent there."""
+
+    alias: str
+    buckets: Sequence[int]
 
 
 class EpochChanged(MapError):

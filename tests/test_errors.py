@@ -53,6 +53,7 @@ FACTS: dict[str, Any] = {
     "timeout": 2.0,
     "offset": 499_950,
     "bucket": 951,
+    "buckets": [951],
     "phase": "copying",
     "owner": "shard_a",
     "source_state": "capturing",

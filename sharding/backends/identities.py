@@ -1,5 +1,6 @@
 """
-Is this the shard that the alias names? Each database says so itself, and is asked once in a process.
+Is this the shard that the alias names? Each database says so itself, and is asked once in a process; each session is
+asked whether it is the shard as the bucket map has it.
 
 Two URLs that were exchanged would otherwise send queries to the wrong shard, which answers that it has no such rows.
 """
@@ -12,6 +13,7 @@ from uuid import UUID
 from django.core.signals import setting_changed
 
 from sharding import cluster_map, conf, isolation
+from sharding.backends import agreeing
 from sharding.errors import MapConflict
 
 _known: set[str] = set()
@@ -25,9 +27,12 @@ def require(connection: Any) -> None:
 
     Raises:
         MapConflict: it says that it is another one.
+        ShardUncertified: its fence disagrees with the bucket map.
     """
     alias = connection.alias
     if alias in _known:
+        if alias in conf.current().shards:
+            agreeing.require(connection)
         return
     if alias not in conf.current().shards:
         # The control database, where the bucket map was read.
@@ -45,6 +50,7 @@ def require(connection: Any) -> None:
             f"The database of {alias!r} says that it is {found[1]!r} of cluster {found[0]}, not {alias!r} of cluster "
             f"{uuid}, so that nothing was sent to it. Correct its URL; `manage.py shards status` shows them all."
         )
+    agreeing.require(connection)
     _known.add(alias)
 
 
@@ -65,6 +71,7 @@ def _said_by(connection: Any) -> tuple[str, str] | None:
 def forget() -> None:
     """Ask every shard again."""
     _known.clear()
+    agreeing.forget()
 
 
 def _on_setting_changed(*, setting: str, **kwargs: Any) -> None:

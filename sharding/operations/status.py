@@ -13,7 +13,7 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from sharding import conf, reference_copies, routing, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
 from sharding.commits.resolver import InDoubt, in_doubt
-from sharding.operations import places
+from sharding.operations import places, restoration
 from sharding.operations.servers import Difference, Server, differences, server_of
 from sharding.registry import Entry
 from sharding.stored_cluster import StoredCluster
@@ -160,6 +160,12 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
     missing = [entry.label for entry in models if entry not in there]
     if missing:
         problems.append(f"It has no table of {', '.join(missing)}. Run `manage.py migrate_all`.")
+    disagreed = restoration.disagreed(alias) if stored is not None and not contradiction else None
+    if disagreed:
+        problems.append(
+            f"Its fence and the bucket map disagree about {disagreed}, as after a restore from a backup. Run "
+            f"`manage.py shards certify {alias}`."
+        )
     behind = reference_copies.missing(alias) if stored is not None and alias in conf.current().shards else []
     if behind:
         problems.append(f"It was not given the rows of {', '.join(behind)}. Run `manage.py migrate_all`.")

@@ -111,6 +111,7 @@ def _asked(moves: _Moves, sessions: Mapping[str, Session]) -> Iterator[Finding]:
     for alias in shards:
         for found in (preflight_servers.found, preflight_tables.found, preflight_constraints.found):
             yield from _guarded(alias, found(sessions[alias]))
+        yield from _guarded(alias, preflight_cluster.of_agreement(control, sessions[alias]))
     for source, target in moves.pairs:
         if source in shards and target in shards:
             yield from _guarded(target, preflight_pairs.found(sessions[source], sessions[target]))

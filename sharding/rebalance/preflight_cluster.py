@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator
 
 from sharding import conf, reference_copies, reference_models, registry
+from sharding.fence import agreement, states
 from sharding.operations.display import size
 from sharding.rebalance.finding import Finding, error, listed, note
 from sharding.rebalance.phases import FINAL
@@ -49,6 +50,23 @@ def of_moves(control: Session, buckets: Collection[int]) -> Iterator[Finding]:
             "moves",
             f"Bucket {bucket} is on its way from {source!r} to {target!r} already ({phase}). Wait until that move has "
             f"ended, and make a new plan.",
+        )
+
+
+def of_agreement(control: Session, session: Session) -> Iterator[Finding]:
+    """Yield whether a shard's fence is of another day than the bucket map, as after a restore."""
+    if conf.current().fence is None:
+        return
+    fence = states.states(session.connection)
+    with control.connection.cursor() as cursor:
+        stored = agreement.stored(cursor)
+    wrong = [each for each in agreement.disagreements(session.alias, fence, stored) if each.moving is None]
+    if wrong:
+        yield error(
+            "fence",
+            f"The fence of {session.alias!r} and the bucket map disagree about the buckets "
+            f"{listed([each.bucket for each in wrong])}, as after a restore from a backup. Run "
+            f"`manage.py shards certify {session.alias}`.",
         )
 
 

@@ -58,7 +58,8 @@ def write(aliases: Sequence[str]) -> None:
         table = BucketOwner.objects.using(DEFAULT_DB_ALIAS)
         for alias in sorted(set(aliases)):
             owned = [bucket for bucket in range(buckets) if aliases[bucket % len(aliases)] == alias]
-            table.filter(bucket__in=owned).update(shard=alias, epoch=cluster.epoch)
+            # As moves do: the epoch is that since which the shard has the bucket.
+            table.filter(bucket__in=owned).exclude(shard=alias).update(shard=alias, epoch=cluster.epoch)
     cluster_map.refresh()
     for alias in (DEFAULT_DB_ALIAS, *conf.current().shards):
         raising.follow_map(alias)

@@ -10,6 +10,7 @@ from django.core.management.base import CommandError
 from django.db import connections
 from django.test import override_settings
 
+from sharding import cluster_map
 from sharding.errors import PreflightFailed
 from sharding.models import Move
 from sharding.rebalance import preflight
@@ -56,6 +57,23 @@ def test_a_bucket_that_is_on_its_way():
         ]
     finally:
         Move.objects.all().delete()
+
+
+def test_a_fence_of_another_day():
+    bucket = cluster_map.current().buckets_of(SOURCE)[0]
+    with spoilt(
+        TARGET,
+        f"INSERT INTO sharding_fence VALUES ({bucket}, 'owned', 1, 0, '', 5)",
+        f"DELETE FROM sharding_fence WHERE bucket = {bucket}",
+    ):
+        assert found() == [
+            (
+                "error",
+                "fence",
+                f"The fence of 'shard_b' and the bucket map disagree about the buckets {bucket}, as after a restore "
+                f"from a backup. Run `manage.py shards certify shard_b`.",
+            )
+        ]
 
 
 def test_a_target_that_lacks_reference_rows():

@@ -6,7 +6,12 @@ from __future__ import annotations
 
 from types import ModuleType
 
-from sharding.management.subcommands import deadlocks, lookup, recover
+from sharding.management.subcommands import certify, deadlocks, lookup, recover
 
 #: By name, in the order of the help.
-SUBCOMMANDS: dict[str, ModuleType] = {"lookup": lookup, "recover": recover, "deadlocks": deadlocks}
+SUBCOMMANDS: dict[str, ModuleType] = {
+    "lookup": lookup,
+    "recover": recover,
+    "deadlocks": deadlocks,
+    "certify": certify,
+}
