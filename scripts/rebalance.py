@@ -4,6 +4,8 @@ Run `manage.py rebalance` from a checkout, of the project that DJANGO_SETTINGS_M
     python scripts/rebalance.py plan                       show what would move; nothing is changed
     python scripts/rebalance.py plan --add shard_e         to a new shard
     python scripts/rebalance.py plan --drain shard_b       away from an old one
+    python scripts/rebalance.py apply --plan plan.json     move the buckets of a plan that --output has written
+    python scripts/rebalance.py status --watch             look on
 
 The settings are looked for in the current folder. An installed package has the same as `shardkit rebalance`.
 """

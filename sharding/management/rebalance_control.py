@@ -44,7 +44,7 @@ def control() -> Iterator[Session]:
             "to let the application write meanwhile. On SQLite, initialise a new cluster and load the rows anew."
         )
     try:
-        with open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0) as session:
+        with open_session(DEFAULT_DB_ALIAS) as session:
             yield session
     except psycopg.errors.UndefinedTable as error:
         raise CommandError("The control database has no table of moves. Run `manage.py migrate_all`.") from error

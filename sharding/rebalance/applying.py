@@ -62,7 +62,7 @@ class Run:
         with ThreadPoolExecutor(self.jobs, "mover") as pool, _stopping(self._stopped):
             while not self._stopped.is_set():
                 self._work(pool)
-                with open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0) as control:
+                with open_session(DEFAULT_DB_ALIAS) as control:
                     pause = self._pause(control)
                 if pause is None or self._stopped.wait(pause):
                     return

@@ -121,7 +121,7 @@ def release(control: Session, sessions: Iterable[Session], move: StoredMove) -> 
     """Let others have the move; they end sessions that are still an earlier attempt's."""
     for session in (*sessions, control):
         with suppress(psycopg.OperationalError):
-            rename(session, 0, 0)
+            rename(session)
     if not control.connection.closed:
         control.connection.execute("SELECT pg_advisory_unlock(%s, %s)", [MOVE_LOCK, move.id])
 

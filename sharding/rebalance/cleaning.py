@@ -55,7 +55,7 @@ def leftovers(control: Session, aliases: tuple[str, ...]) -> list[Leftover]:
     live = _live(control)
     found: list[Leftover] = []
     for alias in aliases:
-        with open_session(alias, bucket=0, generation=0) as session:
+        with open_session(alias) as session:
             found.extend(_on_shard(session, live))
     rows = control.connection.execute(_RECORDS).fetchall()
     found.extend(Leftover(control.alias, bucket, "record", f"{kind} on {shard}") for bucket, shard, kind in rows)

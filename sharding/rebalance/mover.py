@@ -152,7 +152,7 @@ class Mover:
         return found
 
     def _open_control(self) -> None:
-        self._control = self._opened.enter_context(open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0))
+        self._control = self._opened.enter_context(open_session(DEFAULT_DB_ALIAS))
 
     def _need_control(self) -> Session:
         assert self._control is not None

@@ -47,6 +47,8 @@ LOCK_TIMEOUT = 10.0
 
 #: How the names of all sessions of movers begin.
 SESSION_NAME: Final = "shardkit-mover"
+#: Stands for a bucket in the names of sessions that are no attempt's, so that none of a later attempt ends them.
+NO_BUCKET: Final = -1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,8 +85,8 @@ def open_sessions(source: str, target: str, *, bucket: int, generation: int) -> 
 
 
 @contextmanager
-def open_session(alias: str, *, bucket: int, generation: int) -> Iterator[Session]:
-    """Yield one of a mover's sessions, and close it in the end; see open_sessions()."""
+def open_session(alias: str, *, bucket: int = NO_BUCKET, generation: int = 0) -> Iterator[Session]:
+    """Yield one of a mover's sessions, or one that is no attempt's, and close it in the end; see open_sessions()."""
     with _opened(alias, application_name(bucket, generation)) as session:
         yield session
 
@@ -107,8 +109,8 @@ def _opened(alias: str, name: str) -> Iterator[Session]:
         connection.close()
 
 
-def rename(session: Session, bucket: int, generation: int) -> None:
-    """Let a session that is open be another attempt's."""
+def rename(session: Session, bucket: int = NO_BUCKET, generation: int = 0) -> None:
+    """Let a session that is open be another attempt's, or nobody's."""
     name = application_name(bucket, generation)
     session.connection.execute("SELECT set_config('application_name', %s, false)", [name])
 

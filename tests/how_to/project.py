@@ -4,6 +4,7 @@ A project in an empty folder, on real servers: what the reader of a page about m
 
 from __future__ import annotations
 
+import re
 import uuid
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -14,9 +15,11 @@ import psycopg
 from psycopg import sql
 
 from scripts.cluster import Cluster
-from scripts.tutorial import Shell
+from scripts.tutorial import SESSION, Shell
 from tests.documents import ROOT
 
+#: An address as pages have it: of the server shard_a, shard_b, …
+_ADDRESS = re.compile(r"postgres://shop:\.\.\.@10\.0\.0\.1(\d)/shop")
 MANAGE = """
 import os, sys
 from django.core.management import execute_from_command_line
@@ -37,20 +40,34 @@ class Project:
         for name, variable in {"control": "DATABASE_URL", **{each: _variable(each) for each in shards}}.items():
             self.done(f"export {variable}={self.url(name)}")
 
-    def begin(self, *shards: str) -> None:
-        """Initialise a cluster of these shards, and fill it."""
+    def begin(self, *shards: str, large: str = "", initialise: bool = True) -> None:
+        """Initialise a cluster of these shards, and fill it; one tenant may be a large one."""
         (self._folder / "manage.py").write_text(MANAGE)
         self.done(f"export PYTHONPATH={ROOT} DJANGO_SETTINGS_MODULE=tests.how_to.settings")
         self.declare(*shards)
-        for command in ("manage.py migrate_all", "manage.py shards init", "-m tests.how_to.seed"):
-            self.done(f"python {command}")
+        self.done("python manage.py migrate_all")
+        if initialise:
+            self.done("python manage.py shards init")
+        self.done(f"python -m tests.how_to.seed {large}")
+
+    def read(self, file: str) -> str:
+        return (self._folder / file).read_text(encoding="utf-8")
 
     def url(self, name: str) -> str:
         return self._servers.url(name, database=self._database)
 
     def run(self, command: str) -> tuple[int, str]:
         """Type a command; return its exit status, and what is printed."""
-        return self._shell.run(command.replace("postgres://shop:...@10.0.0.14/shop", self.url("shard_d")))
+        return self._shell.run(_ADDRESS.sub(self._address, command))
+
+    def _address(self, found: re.Match[str]) -> str:
+        return self.url(f"shard_{'abcd'[int(found[1]) - 1]}")
+
+    def type(self, session: str) -> str:
+        """Type a session at ``manage.py shell``; return what differs from it."""
+        script = self._folder / "session.py"
+        script.write_text(SESSION.format(text=session, line=0))
+        return self.done(f"python manage.py shell --verbosity 0 < {script}")
 
     def done(self, command: str) -> str:
         """Do what the page says nothing about."""

@@ -1,6 +1,12 @@
-"""Fill the shop: two hundred tenants of some orders each, and a large one."""
+"""
+Fill the shop: two hundred tenants of some orders each.
+
+    python -m tests.how_to.seed [LARGE]      the tenant LARGE has a hundred times as many
+"""
 
 from __future__ import annotations
+
+import sys
 
 import django
 
@@ -8,14 +14,12 @@ django.setup()
 
 from tests.shop.models import Customer, Order  # noqa: E402
 
-#: The tenant that has more than all others of its bucket.
-LARGE = 42
-
 if __name__ == "__main__":
+    large = int(sys.argv[1]) if sys.argv[1:] else None
     customers = [Customer(tenant_id=tenant, name=f"Customer of {tenant}") for tenant in range(1, 201)]
     Customer.objects.bulk_create(customers)
     Order.objects.bulk_create(
         Order(tenant_id=each.tenant_id, customer=each, total=number)
         for each in customers
-        for number in range(2000 if each.tenant_id == LARGE else 20)
+        for number in range(2000 if each.tenant_id == large else 20)
     )

@@ -53,7 +53,7 @@ def plan_of(bucket_map: BucketMap, *moves: tuple[int, str]) -> Plan:
 @contextmanager
 def control_session() -> Iterator[Session]:
     """Yield a session at the control database, as movers have them."""
-    with open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0) as session:
+    with open_session(DEFAULT_DB_ALIAS) as session:
         yield session
 
 

@@ -1,4 +1,4 @@
-"""Plan moves of buckets between shards."""
+"""Move buckets between shards: plan, apply, watch, take back, verify, clean up."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from sharding.operations.status import reason
 
 
 class Command(BaseCommand):
-    help = "Plans moves of buckets between shards."
+    help = "Moves buckets between shards while the application goes on."
     #: A plan is made also while something is wrong with models; what hinders moves is asked by itself.
     requires_system_checks = ()
 
