@@ -73,7 +73,8 @@ def record(control: Session, move: StoredMove, phase: Phase, assigned: str = "",
     Raises:
         Superseded: another attempt has taken over.
     """
-    with transaction(control) as cursor:
+    # One statement, which commits by itself: nobody may write the bucket meanwhile.
+    with control.connection.cursor() as cursor:
         set_phase(cursor, control.alias, move, phase, assigned, values)
 
 

@@ -1,0 +1,1 @@
+"""What moves of buckets cost, in parts."""
