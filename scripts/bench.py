@@ -4,6 +4,7 @@ Measure the toolkit on the flights of the demo: four shards, and one database th
     python scripts/bench.py routing        what it costs that no database is named
     python scripts/bench.py fanout         what it costs, or gains, to ask all shards at once
     python scripts/bench.py transactions   what it costs to commit on several databases
+    python scripts/bench.py rebalance      how fast buckets move, and what clients notice of it
     python scripts/bench.py fanout --json  ends with one JSON object: {"scenario": …, "figures": {…}}
 
 Each figure of the table is a ratio of time: the median of paired rounds. Below 1 the toolkit is faster. The servers do
@@ -30,9 +31,11 @@ from scripts.benchmarks import flights
 from scripts.benchmarks.rounds import ROUNDS, Figure, measure
 from scripts.postgres_programs import ClusterError
 
-SCENARIOS = ("routing", "fanout", "transactions")
+SCENARIOS = ("routing", "fanout", "transactions", "rebalance")
 #: Their servers wait for the disk.
 DURABLE = {"transactions"}
+#: Their clusters are not the demo's.
+SETTINGS = {"rebalance": "scripts.benchmarks.moves.settings"}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -40,7 +43,9 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     report = Report()
     try:
-        with flights.loaded(report, options.dir, options.rows, durable=options.scenario in DURABLE):
+        settings = SETTINGS.get(options.scenario, "demo.settings")
+        durable = options.scenario in DURABLE
+        with flights.loaded(report, options.dir, options.rows, durable=durable, settings=settings):
             # Models can be imported only now.
             scenario = import_module(f"scripts.benchmarks.{options.scenario}")
             with scenario.comparisons() as comparisons:

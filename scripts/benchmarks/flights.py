@@ -23,13 +23,15 @@ BATCH = 20_000
 
 
 @contextmanager
-def loaded(report: Report, folder: Path, rows: int | None, *, durable: bool = False) -> Iterator[None]:
+def loaded(
+    report: Report, folder: Path, rows: int | None, *, durable: bool = False, settings: str = "scripts.benchmarks.settings"
+) -> Iterator[None]:
     """Keep servers up that hold the first ``rows`` flights (all by default), with ids as the cluster makes them."""
     data = data_set.obtain()
     with servers.running(folder, fast=not durable) as cluster:
         servers.export(cluster)
         _export_plain()
-        os.environ["DJANGO_SETTINGS_MODULE"] = "scripts.benchmarks.settings"
+        os.environ["DJANGO_SETTINGS_MODULE"] = settings
         django.setup()
         from demo import cluster_setup
 

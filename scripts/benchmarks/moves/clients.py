@@ -13,10 +13,11 @@ import random
 import sys
 import threading
 import time
-import uuid
 from typing import Any
 
 import psycopg
+
+from sharding.ids import new_uuid
 
 MOVED, FENCED, UNKNOWN = "SH001", "SH002", "SH003"
 #: As sharding.backends.rerouting: seconds before a statement is sent again.
@@ -46,7 +47,7 @@ class Client(threading.Thread):
     def run(self) -> None:
         while not self.stop.is_set():
             open_for = random.uniform(0, self.job["longest"])
-            new = str(uuid.uuid4()) if random.random() < 0.2 else None
+            new = str(new_uuid(self.job["bucket"])) if random.random() < 0.2 else None
             self._write(new, open_for)
             self.acknowledged.append((time.time(), open_for))
             if new:
@@ -69,8 +70,6 @@ class Client(threading.Thread):
                 if found:
                     return
                 self._look()
-            except psycopg.OperationalError:
-                raise
             except psycopg.Error as error:
                 self.refused += 1
                 if error.sqlstate == MOVED:

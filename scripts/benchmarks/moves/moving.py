@@ -27,6 +27,18 @@ ROOT = Path(__file__).resolve().parent.parent.parent.parent
 UNTHROTTLED = {"share": 1.0, "latency": None}
 
 
+def url(alias: str) -> str:
+    """Return where a database of the cluster is."""
+    return os.environ[
+        "DATABASE_URL" if alias == DEFAULT_DB_ALIAS else f"SHARD_URL_{alias.removeprefix('shard_').upper()}"
+    ]
+
+
+def buckets(alias: str) -> list[int]:
+    """Return the buckets that a shard has by the map of the moment."""
+    return [*cluster_map.refresh().buckets_of(alias)]
+
+
 @dataclass
 class MoverProcess:
     """A process that carries moves."""
