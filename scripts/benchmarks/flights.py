@@ -24,7 +24,12 @@ BATCH = 20_000
 
 @contextmanager
 def loaded(
-    report: Report, folder: Path, rows: int | None, *, durable: bool = False, settings: str = "scripts.benchmarks.settings"
+    report: Report,
+    folder: Path,
+    rows: int | None,
+    *,
+    durable: bool = False,
+    settings: str = "scripts.benchmarks.settings",
 ) -> Iterator[None]:
     """Keep servers up that hold the first ``rows`` flights (all by default), with ids as the cluster makes them."""
     data = data_set.obtain()
