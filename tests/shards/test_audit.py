@@ -189,7 +189,9 @@ def test_audit_of_a_model_that_is_not_sharded():
 def test_a_command_without_a_subcommand():
     with pytest.raises(
         CommandError,
-        match=whole("Error: the following arguments are required: init|status|explain|audit|lookup|recover|deadlocks"),
+        match=whole(
+            "Error: the following arguments are required: init|status|explain|audit|lookup|recover|deadlocks|certify"
+        ),
     ):
         call_command("shards")
 
