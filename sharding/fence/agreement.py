@@ -12,6 +12,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from django.db import connections
+
 from sharding.bucket_states import SHOWING, BucketState
 from sharding.fence.states import FenceRow
 
@@ -102,7 +104,8 @@ def disagreements(alias: str, found: Mapping[int, FenceRow], control: Stored) ->
 def _kind(alias: str, row: FenceRow | None, owner: Owner) -> Kind | None:
     shows = row is not None and row.state in SHOWING
     if owner.shard != alias:
-        return Kind.FOREIGN if shows else None
+        # An owner that is not declared is another mistake, and nothing is to be hidden in favour of it.
+        return Kind.FOREIGN if shows and owner.shard in connections else None
     if row is None or not shows:
         return Kind.MISSING
     if row.epoch < owner.epoch:

@@ -297,6 +297,16 @@ def test_a_session_is_asked_once_and_moves_are_explained_once(cluster, monkeypat
     assert len(compared) == before + 1
 
 
+def test_nothing_is_hidden_in_favour_of_an_owner_that_is_not_declared(cluster):
+    bucket = cluster_map.current().buckets_of(SHARD)[0]
+    BucketOwner.objects.using("default").filter(bucket=bucket).update(shard="shard_x")
+    try:
+        assert certify("--apply")[-1].startswith(f"{SHARD} is certified at epoch ")
+        assert Fence.objects.using(SHARD).get(bucket=bucket).state == "owned"
+    finally:
+        BucketOwner.objects.using("default").filter(bucket=bucket).update(shard=SHARD)
+
+
 def test_what_is_no_shard(cluster):
     with pytest.raises(
         CommandError,
