@@ -8,7 +8,6 @@ from collections import defaultdict
 from collections.abc import Mapping
 
 from rich.console import Console, Group, RenderableType
-from rich.padding import Padding
 from rich.text import Text
 
 from sharding.operations.display import NOTHING, table
@@ -38,7 +37,7 @@ def rendered(found: Overview, speeds: Mapping[int, float] | None = None) -> Rend
     if found.gaps:
         parts += [Text(), Text(_gaps(found))]
     for each in found.failed[:SHOWN]:
-        parts.append(Padding(_failure(each), (1, 0, 0, 0), expand=False))
+        parts += [Text(), _failure(each)]
     if len(found.failed) > SHOWN:
         parts.append(Text(f"{len(found.failed) - SHOWN} more have failed."))
     return Group(*parts)

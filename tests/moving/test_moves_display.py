@@ -78,6 +78,13 @@ def test_moves_under_way():
     ]
 
 
+def test_a_log_has_no_line_of_spaces():
+    out = io.StringIO()
+    console = Console(file=out, width=10_000, highlight=False, markup=False)
+    console.print(moves_display.rendered(Overview((replace(COPYING, error="The server is gone."),))))
+    assert max(len(line) for line in out.getvalue().splitlines()) < 100
+
+
 def test_gaps_of_several():
     assert lines(switched(1, 0.010), switched(2, 0.030))[-1] == (
         "Closed to writes while they changed hands: p50 20 ms, p99 30 ms, max 30 ms."

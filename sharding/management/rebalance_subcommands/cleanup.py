@@ -35,7 +35,7 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
     if not found:
         console.print("Moves have left nothing.")
         return
-    shown = table("database", "bucket", "what", "", "outcome")
+    shown = table("database", "bucket", "what", "detail", "outcome", right=("bucket",))
     for each in found:
         outcome = "taken away" if each in done else ("a move needs it" if options["apply"] else "left")
         shown.add_row(each.alias, str(each.bucket), each.kind, each.detail, outcome)

@@ -8,7 +8,6 @@ from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
-from rich.padding import Padding
 
 from sharding.management.rebalance_control import add_json, add_selection, control, selected_plan
 from sharding.operations.display import NOTHING, table
@@ -40,7 +39,8 @@ def _show(console: Console, found: list[Recheck]) -> None:
     if not found:
         console.print("There is nothing to compare: no move has copied rows.")
         return
-    shown = table("bucket", "from", "to", "phase", "rows", "noted", "differ", "when")
+    numbers = ("bucket", "rows", "noted", "differ")
+    shown = table("bucket", "from", "to", "phase", "rows", "noted", "differ", "when", right=numbers)
     for each in found:
         report = each.report
         shown.add_row(
@@ -56,4 +56,4 @@ def _show(console: Console, found: list[Recheck]) -> None:
     console.print(shown)
     for each in found:
         if each.error:
-            console.print(Padding(f"Bucket {each.bucket}: {each.error}", (1, 0, 0, 0), expand=False))
+            console.print(f"\nBucket {each.bucket}: {each.error}")
