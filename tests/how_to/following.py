@@ -16,7 +16,7 @@ from tests.how_to.project import Project
 
 #: Everything with a decimal point or a unit; ids of clusters; bars, and spaces and lines whose number depends on them.
 _VARYING = (
-    (re.compile(r"\d[\d.,]*\s?(ms|s|B|kB|MB|bytes|%)(?=[\s;,.)/]|$)|\d+\.\d+", re.MULTILINE), "N"),
+    (re.compile(r"(\d[\d.,]*|\.\.\.)\s?(ms|s|B|kB|MB|bytes|%)(?=[\s;,.)/]|$)|\d+\.\d+", re.MULTILINE), "N"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UUID"),
     (re.compile(r"[█▏▎▍▌▋▊▉▒┃━─]+"), ""),
     (re.compile(r"[ \t]+"), " "),

@@ -40,7 +40,9 @@ def followed(made: Project, page: Path, before: Mapping[str, Callable[[Project],
             continue
         before.get(title, lambda project: None)(made)
         for step in steps:
-            assert follow(made, step) is None, title
+            wrong = follow(made, step)
+            if wrong is not None:
+                pytest.fail(f"{page.name}, {title}: {wrong}", pytrace=False)
 
 
 def add_empty_shard(made: Project) -> None:
