@@ -1,5 +1,6 @@
 """
-The servers of the demo: four shards and a control database, made anew at each start and stopped at the end.
+The servers of the demo: four shards and a control database, made anew at each start and stopped at the end. A fifth
+shard joins them in the last chapter.
 
 They are quick rather than durable: a crash of this machine may lose what the demo loads again anyway.
 """

@@ -8,6 +8,7 @@ import re
 import subprocess
 import sys
 import tarfile
+import time
 import zipfile
 from datetime import UTC, datetime
 from decimal import Decimal
@@ -19,6 +20,7 @@ from rich.console import Console
 
 from demo import answers, records
 from demo.data_set import DataSet, DataSetMissing, obtain
+from demo.growing.programs import ProgramFailed, Programs
 from demo.performance import Outcome
 from demo.report import Report
 from demo.step import Step, step, steps_of
@@ -222,6 +224,26 @@ def test_report_of_a_wrong_answer():
 def test_step_needs_no_answer_from_a_database():
     shown = Step(lambda: None, expected="three")
     assert (shown.refused, shown.silent, shown.expected) == (None, False, "three")
+
+
+def test_a_program_that_fails_says_why(tmp_path):
+    programs = Programs(tmp_path, {})
+    with pytest.raises(ProgramFailed) as caught:
+        programs.ask("no_such_module")
+    assert str(caught.value).startswith("no_such_module ended with 1:\n")
+
+
+def test_what_goes_wrong_beside_a_program_that_failed_is_its_fault(tmp_path):
+    with pytest.raises(ProgramFailed) as caught:
+        _lose_ledger(Programs(tmp_path, {}))
+    assert str(caught.value).startswith("no_such_module ended with ")
+
+
+def _lose_ledger(programs: Programs) -> None:
+    with programs.running("no_such_module"):
+        # The program ends by itself, before it is asked to.
+        time.sleep(2)
+        raise FileNotFoundError("its ledger")
 
 
 def demo(folder: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

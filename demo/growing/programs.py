@@ -60,10 +60,10 @@ class Programs:
             try:
                 yield
             finally:
-                process.send_signal(signal.SIGTERM)
-                _, errors = process.communicate(timeout=PATIENCE)
-        if process.returncode:
-            raise ProgramFailed(f"{module} ended with {process.returncode}:\n{errors.strip()}")
+                errors = _stopped(process)
+                if process.returncode:
+                    # Whatever else went wrong meanwhile, this is the reason.
+                    raise ProgramFailed(f"{module} ended with {process.returncode}:\n{errors.strip()}")
 
     def _run(self, module: str, *words: str, terminal: bool = False) -> str:
         channel = None if terminal else subprocess.PIPE
@@ -72,7 +72,7 @@ class Programs:
         )
         if done.returncode:
             raise ProgramFailed(
-                f"{module} {' '.join(words)} ended with {done.returncode}:\n{(done.stderr or '').strip()}"
+                f"{' '.join([module, *words])} ended with {done.returncode}:\n{(done.stderr or '').strip()}"
             )
         return done.stdout or ""
 
@@ -81,3 +81,13 @@ class Programs:
 
     def _places(self) -> dict[str, Any]:
         return {"cwd": self._folder, "env": self._environment, "text": True, "encoding": "utf-8"}
+
+
+def _stopped(process: subprocess.Popen[str]) -> str:
+    """Ask a program to stop, make it if need be, and return what it said on the error channel."""
+    process.send_signal(signal.SIGTERM)
+    try:
+        return process.communicate(timeout=PATIENCE)[1]
+    except subprocess.TimeoutExpired:
+        process.kill()
+        return process.communicate()[1]
