@@ -18,7 +18,7 @@ test-sqlite: $(VENV)/installed-test ## Run the tests of routing and fan-out on S
 	$(BIN)/python -m scripts.all_tests --sqlite
 
 test-slow: $(VENV)/installed-test ## Run the tests that take long: programs that are started, killed and measured, and repetitions
-	$(BIN)/python -m pytest -m slow --durations=10
+	$(BIN)/python -m scripts.all_tests --slow
 
 check: $(VENV)/installed-dev ## Check style, types, layers and documentation
 	$(BIN)/ruff check .

@@ -1,12 +1,12 @@
 """
 Run the tests on PostgreSQL, in parts side by side, with coverage; or those that are of use there on SQLite.
 
-Those that are marked ``slow`` run by themselves, in ``make test-slow``. Random programs are fewer than a module of the
+Those that are marked ``slow`` run by themselves: those of moves beside the others. Random programs are fewer than a module of the
 differential tests tries by itself, unless all are asked for: then without coverage.
 
 The first parts print as they go; what the others print follows when all have ended::
 
-    python -m scripts.all_tests [--thorough | --sqlite]
+    python -m scripts.all_tests [--thorough | --sqlite | --slow]
 """
 
 from __future__ import annotations
@@ -66,6 +66,7 @@ class Part:
     arguments: list[str]
     environment: dict[str, str] = field(default_factory=dict)
     thorough: bool = False
+    marker: str = "not slow"
 
     @property
     def coverage(self) -> str:
@@ -75,7 +76,7 @@ class Part:
         added = {} if self.thorough else {"SHARDKIT_DIFFERENTIAL_PROGRAMS": PROGRAMS, "COVERAGE_FILE": self.coverage}
         options = [] if self.thorough else COVERAGE
         return subprocess.Popen(
-            [sys.executable, "-m", "pytest", "--durations=10", "-m", "not slow", *options, *self.arguments],
+            [sys.executable, "-m", "pytest", "--durations=10", "-m", self.marker, *options, *self.arguments],
             cwd=ROOT,
             env={**os.environ, **added, **self.environment},
             stdout=output,
@@ -87,24 +88,37 @@ def main() -> int:
     """Run the parts and report the coverage; return 1 if anything failed or too little is covered."""
     if "--sqlite" in sys.argv[1:]:
         return Part("sqlite", ON_SQLITE, {"SHARDKIT_TEST_ENGINE": "sqlite"}, thorough=True).start().wait()
+    if "--slow" in sys.argv[1:]:
+        return _slow()
     thorough = "--thorough" in sys.argv[1:]
     first = Part("first", FIRST, thorough=thorough)
     moves = Part("moves", MOVES, thorough=thorough)
     second = Part("second", [f"--ignore={path}" for path in (*FIRST, *MOVES, *WAITING)], thorough=thorough)
     # Whole servers stand still there, and nothing beside it shall wait for them.
     waiting = Part("waiting", WAITING, {"SHARDKIT_TEST_CLUSTER": "waiting"}, thorough=thorough)
-    beside = {"The other half": second, "What waits": waiting}
+    has_failed = _side_by_side([first, moves], {"The other half": second, "What waits": waiting})
+    lacks_coverage = not thorough and _coverage([first, moves, second, waiting])
+    return 1 if has_failed or lacks_coverage else 0
+
+
+def _slow() -> int:
+    others = Part("others", [f"--ignore={path}" for path in MOVES], thorough=True, marker="slow")
+    moves = Part("moves", MOVES, {"SHARDKIT_TEST_CLUSTER": "moves"}, thorough=True, marker="slow")
+    return 1 if _side_by_side([others], {"Buckets on their way": moves}) else 0
+
+
+def _side_by_side(printed: list[Part], beside: dict[str, Part]) -> bool:
+    """Run some parts one after the other, and others beside them, and return whether any has failed."""
     with ThreadPoolExecutor(len(beside)) as pool:
         running = {title: pool.submit(_run, part) for title, part in beside.items()}
-        failed = [part.start().wait() != 0 for part in (first, moves)]
+        failed = [part.start().wait() != 0 for part in printed]
         for title, run in running.items():
-            has_failed, printed = run.result()
+            has_failed, output = run.result()
             print(f"\n{title}:", flush=True)
-            sys.stdout.buffer.write(printed)
+            sys.stdout.buffer.write(output)
             sys.stdout.flush()
             failed.append(has_failed)
-    lacks_coverage = not thorough and _coverage([first, moves, second, waiting])
-    return 1 if any(failed) or lacks_coverage else 0
+    return any(failed)
 
 
 def _run(part: Part) -> tuple[bool, bytes]:
