@@ -7,7 +7,7 @@ What it keeps in mind only saves time. An attempt that begins without it does th
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from sharding.errors import RebalanceError
 from sharding.rebalance import stored_moves
@@ -63,6 +63,7 @@ class Attempt:
         """Let the move be in the phase to which a step leads."""
         assert step.leads_to is not None
         stored_moves.record(self.control, self.move, step.leads_to, assigned, values)
+        self.move = replace(self.move, phase=step.leads_to)
 
     def look_up(self) -> None:
         """

@@ -22,6 +22,11 @@ from sharding.rebalance.tables import Table
 #: Entries of the log that are read at once.
 BATCH = 2000
 
+_FORGET = """
+DELETE FROM sharding_dirty WHERE seq = ANY(%s::bigint[])
+AND EXISTS (SELECT FROM sharding_fence WHERE bucket = %s AND generation = %s)
+"""
+
 
 @dataclass(frozen=True, slots=True)
 class Entries:
@@ -98,10 +103,21 @@ def bring(
 
 
 def forget(session: Session, facts: MoveFacts, entries: Entries) -> None:
-    """Take entries away whose rows have been brought over."""
-    if entries.numbers:
-        with mover_transaction(session, facts.bucket, generation=facts.generation, states=GIVING) as cursor:
-            cursor.execute("DELETE FROM sharding_dirty WHERE seq = ANY(%s::bigint[])", [list(entries.numbers)])
+    """
+    Take entries away whose rows have been brought over.
+
+    Raises:
+        Superseded: another attempt has taken over.
+    """
+    if not entries.numbers:
+        return
+    # By itself, since this is done while nobody can write the bucket, too. What has been brought over may be forgotten
+    # whoever has the move by now.
+    done = session.connection.execute(_FORGET, [list(entries.numbers), facts.bucket, facts.generation])
+    if not done.rowcount:
+        with mover_transaction(session, facts.bucket, generation=facts.generation, states=GIVING):
+            # They are gone already.
+            pass
 
 
 def _bring(sessions: Sessions, facts: MoveFacts, source: Cursor, entries: Entries, way: Way) -> None:

@@ -3,8 +3,9 @@ What a mover does next, from what is stored alone, so that it goes on where one 
 
 A mover reads the bucket's row in both fences, and then, in one transaction of the control database, the move's row and
 the bucket's owner; asks `next_step`; does what it says; and reads again. It keeps nothing in mind from one step to the
-next. The order matters: a move's row that still has the mover's generation says that nobody had overtaken it when it
-read the fences. The other way round, an overtaken mover would take what others do for a contradiction.
+next, but for that it does not look between Fence and Own, where the application waits. The order matters: a move's row
+that still has the mover's generation says that nobody had overtaken it when it read the fences. The other way round, an
+overtaken mover would take what others do for a contradiction.
 """
 
 from __future__ import annotations

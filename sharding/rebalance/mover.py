@@ -26,14 +26,17 @@ from sharding.errors import (
 )
 from sharding.rebalance import claiming, decided_actions, decided_steps, failing, fences, undecided_actions
 from sharding.rebalance.attempt import CLOSED, Attempt, Interrupted
+from sharding.rebalance.decided_steps import Own
 from sharding.rebalance.move_state import next_step
 from sharding.rebalance.options import Options
+from sharding.rebalance.phases import Phase, Wanted
 from sharding.rebalance.purging import vacuum
 from sharding.rebalance.seeing import see
 from sharding.rebalance.sessions import Session, Sessions, open_session
 from sharding.rebalance.steps import Claim, Side, Step
 from sharding.rebalance.stored_moves import StoredMove
 from sharding.rebalance.tables import Table, sharded_tables
+from sharding.rebalance.undecided_steps import Decide, Fence
 
 logger = logging.getLogger("sharding")
 
@@ -125,11 +128,12 @@ class Mover:
         return Attempt(control, sessions, move, self._tables[move.source], self.options)
 
     def _steps(self, attempt: Attempt) -> None:
+        step: Step | None = None
         while True:
-            seen = see(attempt)
-            step = next_step(seen)
+            step = _at_once(step, attempt) or next_step(see(attempt))
             if step is None:
                 return
+            before = attempt.move
             if self.options.stop() and attempt.move.phase not in CLOSED:
                 return
             if isinstance(step, Claim):
@@ -139,7 +143,7 @@ class Mover:
                 _ACTIONS[type(step)](attempt, step)
             if isinstance(step, decided_steps.Purge):
                 self._purged.add(attempt.move.source)
-            self.heard(attempt.move, step)
+            self.heard(before, step)
             if isinstance(step, decided_steps.Reverse):
                 # Another row stands for what is to be done now.
                 return
@@ -169,3 +173,15 @@ class Mover:
             self._opened.close()
         self._sessions.clear()
         self._control = None
+
+
+def _at_once(step: Step | None, attempt: Attempt) -> Step | None:
+    """
+    Return what follows a step for sure, so that nobody has to wait until the mover has looked; None for any other.
+
+    Each step compares what it changes, and so finds out that another attempt has taken over.
+    """
+    phase = attempt.move.phase
+    if isinstance(step, Fence) and phase is Phase.FINISHING and attempt.move.wanted is Wanted.GO:
+        return Decide()
+    return Own() if isinstance(step, Decide) and phase is Phase.DECIDED else None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, LiteralString
 
 import psycopg
 from psycopg import sql
@@ -133,9 +133,11 @@ def mover_transaction(
     Raises:
         Superseded: the fence has another generation, or a bucket is in none of ``states`` here.
     """
-    with transaction(session) as cursor:
-        cursor.execute("SELECT set_config('sharding.mover', %s, true)", [str(generation)])
-        _compare(cursor, session.alias, buckets, generation, states, lock=True)
+    begin = sql.SQL("BEGIN; SELECT set_config('sharding.mover', {}, true); {}").format(
+        sql.Literal(str(generation)), _held(buckets, lock=True)
+    )
+    with transaction(session, begin) as cursor:
+        _compare(cursor, session.alias, buckets, generation, states)
         yield cursor
 
 
@@ -151,17 +153,25 @@ def snapshot(
     Raises:
         Superseded: as mover_transaction().
     """
-    with transaction(session, "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY") as cursor:
-        _compare(cursor, session.alias, buckets, generation, states, lock=False)
+    begin = sql.SQL("BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY; {}").format(_held(buckets, lock=False))
+    with transaction(session, begin) as cursor:
+        _compare(cursor, session.alias, buckets, generation, states)
         yield cursor
 
 
 @contextmanager
-def transaction(session: Session, begin: str = "BEGIN") -> Iterator[Cursor]:
-    """Yield a cursor in a transaction, which is committed in the end, or rolled back after an error."""
+def transaction(session: Session, begin: LiteralString | sql.Composed = "BEGIN") -> Iterator[Cursor]:
+    """
+    Yield a cursor in a transaction, which is committed in the end, or rolled back after an error.
+
+    Args:
+        begin: statements with which it begins, in one message; the cursor has what the last one has found.
+    """
     with session.connection.cursor() as cursor:
-        cursor.execute(begin)
         try:
+            cursor.execute(begin)
+            while cursor.nextset():
+                pass
             yield cursor
             cursor.execute("COMMIT")
         except BaseException:
@@ -181,22 +191,24 @@ def _roll_back(session: Session, cursor: Cursor) -> None:
         session.connection.close()
 
 
+def _held(buckets: int | Collection[int], *, lock: bool) -> sql.Composed:
+    return sql.SQL(
+        "SELECT bucket, state, generation FROM {} WHERE bucket = ANY({}::smallint[]) ORDER BY bucket {}"
+    ).format(sql.Identifier(FENCE), sql.Literal(_sorted(buckets)), sql.SQL("FOR SHARE" if lock else ""))
+
+
+def _sorted(buckets: int | Collection[int]) -> list[int]:
+    return sorted([buckets] if isinstance(buckets, int) else buckets)
+
+
 def _compare(
     cursor: Cursor,
     alias: str,
     buckets: int | Collection[int],
     generation: int,
     states: Collection[BucketState],
-    *,
-    lock: bool,
 ) -> None:
-    wanted = sorted([buckets] if isinstance(buckets, int) else buckets)
-    cursor.execute(
-        sql.SQL(
-            "SELECT bucket, state, generation FROM {} WHERE bucket = ANY(%s::smallint[]) ORDER BY bucket {}"
-        ).format(sql.Identifier(FENCE), sql.SQL("FOR SHARE" if lock else "")),
-        [wanted],
-    )
+    wanted = _sorted(buckets)
     found = {bucket: (state, held) for bucket, state, held in cursor.fetchall()}
     for bucket in wanted:
         state, held = found.get(bucket, (None, None))

@@ -114,10 +114,9 @@ def decide(control: Session, move: StoredMove) -> int:
         Superseded: another attempt has taken over.
     """
     with transaction(control) as cursor:
-        set_phase(cursor, control.alias, move, Phase.DECIDED)
         cursor.execute("UPDATE sharding_cluster SET epoch = epoch + 1 RETURNING epoch")
         ((epoch,),) = cursor.fetchall()
-        cursor.execute("UPDATE sharding_move SET epoch = %s WHERE id = %s", [epoch, move.id])
+        set_phase(cursor, control.alias, move, Phase.DECIDED, "epoch = %s", (epoch,))
         cursor.execute(
             "UPDATE sharding_bucket SET shard = %s, epoch = %s WHERE bucket = %s AND shard = %s",
             [move.target, epoch, move.bucket, move.source],

@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from dataclasses import replace
 
 from sharding.bucket_states import BucketState
 from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle
 from sharding.rebalance import undecided_steps as steps
 from sharding.rebalance.attempt import Attempt
-from sharding.rebalance.capturing import drain
+from sharding.rebalance.capturing import Drained, drain
 from sharding.rebalance.copying import Pace, copy_chunk
 from sharding.rebalance.fences import change, change_behind
 from sharding.rebalance.phases import Phase
@@ -100,7 +101,7 @@ def compare(attempt: Attempt, step: Step) -> None:
 def fence(attempt: Attempt, step: Step) -> None:
     # What has been written since the comparison goes over first, so that little is left while nobody can write.
     begun = time.monotonic()
-    while _take_over(attempt) > FEW and time.monotonic() - begun < LONGEST:
+    while (drained := _take_over(attempt)).done + drained.left > FEW and time.monotonic() - begun < LONGEST:
         attempt.look_up()
 
     def act(cursor: Cursor) -> None:
@@ -123,7 +124,8 @@ def decide(attempt: Attempt, step: Step) -> None:
         unfence(attempt, steps.Unfence())
         return
     lsn = standbys.position(attempt.sessions.source)
-    while _take_over(attempt):
+    # The barrier has passed: no more notes come.
+    while _take_over(attempt).left:
         if _takes_too_long(attempt):
             unfence(attempt, steps.Unfence())
             return
@@ -134,7 +136,8 @@ def decide(attempt: Attempt, step: Step) -> None:
             unfence(attempt, steps.Unfence())
             return
         time.sleep(0.005)
-    stored_moves.decide(attempt.control, attempt.move)
+    epoch = stored_moves.decide(attempt.control, attempt.move)
+    attempt.move = replace(attempt.move, phase=Phase.DECIDED, epoch=epoch)
 
 
 def abort(attempt: Attempt, step: Step) -> None:
@@ -162,13 +165,13 @@ def _purge(attempt: Attempt, states: set[BucketState]) -> None:
     Purge(attempt.sessions.target, attempt.facts, states, pause=attempt.look_up).run()
 
 
-def _take_over(attempt: Attempt) -> int:
-    """Take some notes over, keep in mind what they named, and return how many there were and are."""
+def _take_over(attempt: Attempt) -> Drained:
+    """Take some notes over, and keep in mind what they named."""
     drained = drain(attempt.sessions, attempt.facts)
     if attempt.written is not None:
         for table, keys in dict(drained.keys).items():
             attempt.written.setdefault(table, set()).update(keys)
-    return drained.done + drained.left
+    return drained
 
 
 def _takes_too_long(attempt: Attempt) -> bool:

@@ -15,6 +15,7 @@ from sharding.rebalance import registering
 from sharding.rebalance.decided_steps import EndWindow
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import Phase, Wanted
+from sharding.rebalance.sessions import NO_BUCKET, application_name
 from sharding.rebalance.undecided_steps import Begin, Verify
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.moving.scenes import MAP_TTL, Scene, control_session, fenced_cluster, plan_of
@@ -202,7 +203,7 @@ def test_no_session_is_known_by_a_move_that_others_may_have(scene):
 
     def heard(move, step):
         if isinstance(step, Begin):
-            seen.append((f"shardkit-mover:{move.bucket}:{move.generation}", sorted(_mover_names())))
+            seen.append((application_name(move.bucket, move.generation), sorted(_mover_names())))
 
     other = tenant_on("shard_c")
     with control_session() as control:
@@ -212,7 +213,7 @@ def test_no_session_is_known_by_a_move_that_others_may_have(scene):
     scene.mover(heard=heard).run()
     (_, first), (name, second) = seen
     assert len(first) == 3
-    assert second == ["shardkit-mover:0:0", name, name, name]
+    assert second == [application_name(NO_BUCKET, 0), name, name, name]
 
 
 def _mover_names():
