@@ -6,7 +6,7 @@ PIP_OPTIONS := --quiet --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
-.PHONY: help test test-sqlite test-slow check demo tutorial mutations bench bench-routing bench-fanout bench-transactions clean
+.PHONY: help test test-sqlite test-slow check demo tutorial mutations bench bench-routing bench-fanout bench-transactions bench-rebalance clean
 
 help: ## Show this list
 	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-14s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
@@ -36,7 +36,7 @@ tutorial: $(VENV)/installed-test ## Follow docs/tutorial.md literally, in an emp
 mutations: $(VENV)/installed-test ## Break the code on purpose, and see that the tests notice
 	$(BIN)/python -m scripts.mutations
 
-bench: bench-routing bench-fanout bench-transactions ## Measure everything that is measured
+bench: bench-routing bench-fanout bench-transactions bench-rebalance ## Measure everything that is measured
 
 bench-routing: $(VENV)/installed-demo ## Measure what routing costs, against Django's own backend
 	$(BIN)/python scripts/bench.py routing
@@ -46,6 +46,9 @@ bench-fanout: $(VENV)/installed-demo ## Measure fan-out, against loops by hand a
 
 bench-transactions: $(VENV)/installed-demo ## Measure commits on several databases, against plain ones
 	$(BIN)/python scripts/bench.py transactions
+
+bench-rebalance: $(VENV)/installed-demo ## Measure moves of buckets, and what the application notices of them
+	$(BIN)/python scripts/bench.py rebalance
 
 clean: ## Stop the local servers and remove all that was made here
 	for state in var/*/cluster.json; do \

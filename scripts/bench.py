@@ -43,7 +43,7 @@ def main(arguments: list[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     report = Report()
     try:
-        settings = SETTINGS.get(options.scenario, "demo.settings")
+        settings = SETTINGS.get(options.scenario, "scripts.benchmarks.settings")
         durable = options.scenario in DURABLE
         with flights.loaded(report, options.dir, options.rows, durable=durable, settings=settings):
             # Models can be imported only now.
