@@ -127,7 +127,8 @@ RECOVERY = {
     "A bucket is closed to writes": lost("finishing", 2),
     "The fences contradict the map": contradict,
     "The rows differ": change_a_row,
-    "The target does not take a row": differ,
+    "Nothing begins": differ,
+    "The target does not take a row": lost("preparing", 5),
     "You want it to stop": want_to_stop,
     "Something is left": leave_rows,
 }
