@@ -25,6 +25,9 @@ from sharding.rebalance.sessions import open_session  # noqa: E402
 from sharding.rebalance.steps import Step  # noqa: E402
 from sharding.rebalance.stored_moves import StoredMove  # noqa: E402
 
+#: Seconds in which a move should come to its phase.
+PATIENCE = 60.0
+
 
 def main(phase: str) -> None:
     """Move until then, and end as SIGKILL ends a process."""
@@ -36,9 +39,11 @@ def main(phase: str) -> None:
     with open_session(DEFAULT_DB_ALIAS) as control:
         _, number = register(control, plan_file.read(Path("plan.json")))
     assert number, "There is nothing to move."
-    while True:
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         Mover(Options(share=1.0, latency=None), heard=heard).run()
         time.sleep(0.2)
+    raise SystemExit(f"No move came to {phase!r} within {PATIENCE:g} seconds.")
 
 
 if __name__ == "__main__":

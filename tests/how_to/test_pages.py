@@ -91,8 +91,15 @@ def differ(made: Project) -> None:
     made.execute("shard_d", "ALTER TABLE shop_order ADD COLUMN surplus integer")
 
 
-def want_to_stop(made: Project) -> None:
+def refuse_rows(made: Project) -> None:
     made.execute("shard_d", "ALTER TABLE shop_order DROP COLUMN surplus")
+    lost("copying", 5)(made)
+    # Of a tenant's orders each has another total, and other tenants of the bucket have the same.
+    made.execute("shard_d", "CREATE UNIQUE INDEX one_total ON shop_order (total) WHERE bucket = 28")
+
+
+def want_to_stop(made: Project) -> None:
+    made.execute("shard_d", "DROP INDEX one_total")
     lost("copying", 6)(made)
     plan(made, 7, "taken-back.json")
 
@@ -128,7 +135,7 @@ RECOVERY = {
     "The fences contradict the map": contradict,
     "The rows differ": change_a_row,
     "Nothing begins": differ,
-    "The target does not take a row": lost("preparing", 5),
+    "The target does not take a row": refuse_rows,
     "You want it to stop": want_to_stop,
     "Something is left": leave_rows,
 }
