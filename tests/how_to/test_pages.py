@@ -108,7 +108,8 @@ def leave_rows(made: Project) -> None:
     bucket = plan(made, 8)
     made.execute(
         "shard_d",
-        "INSERT INTO sharding_fence (bucket, state, epoch, generation, mark) VALUES (%s, 'importing', 1, 1, 0)",
+        "INSERT INTO sharding_fence (bucket, state, epoch, generation, forward, mark) "
+        "VALUES (%s, 'importing', 1, 1, '', 0)",
         [bucket],
     )
 
