@@ -8,12 +8,16 @@ serialization error if the row has changed since.
 
 What was checked is remembered in a setting of the transaction, `sharding.checked`, a list like ``,17,205,``. It is
 undone with a savepoint, just as the locks are. The first row that a transaction writes is not worth remembering: a
-transaction of one row, the usual one, would pay a third more.
+transaction of one row, the usual one, would pay a third more. When the list is full, the lock of the whole shard is
+taken, and what is checked from there on is a bit in another setting, `sharding.checked_more`, which counts only beside
+a list: whoever empties the list forgets both.
 """
 
 from __future__ import annotations
 
 from typing import Final
+
+from sharding.hashing import MAX_BUCKETS
 
 #: First keys of the advisory locks: of one bucket, and of all buckets of the shard, whose second key is 0.
 BUCKET_LOCK: Final = 0x5348
@@ -36,6 +40,8 @@ TRUNCATED: Final = "SH006"
 _IS_FRESH = "current_setting('transaction_isolation') = 'read committed'"
 # Expressions alone: a PERFORM would cost as much as all the rest.
 _LOCK_SHARD = f"IF pg_advisory_xact_lock_shared({SHARD_LOCK}, 0) IS NULL THEN NULL; END IF;"
+# A bit for each bucket.
+_NONE_MORE = f"repeat('00', {MAX_BUCKETS // 8})"
 
 _NAME = """
 CREATE OR REPLACE FUNCTION @schema@.sharding_fence_table(relation oid) RETURNS text LANGUAGE sql STABLE AS $$
@@ -77,10 +83,34 @@ END $$;
 """
 
 _REMEMBER = f"""
-CREATE OR REPLACE FUNCTION @schema@.sharding_fence_is_full(checked text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
-    -- A list of n numbers has two empty parts as well; one of so few characters need not be counted.
-    SELECT octet_length(checked) > {2 * MOST_LOCKS} AND cardinality(string_to_array(checked, ',')) >= {MOST_LOCKS} + 2
-$$;
+CREATE OR REPLACE FUNCTION @schema@.sharding_fence_remember(asked smallint, checked text, more text)
+RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF more <> '' THEN
+        more := encode(set_bit(decode(more, 'hex'), asked, 1), 'hex');
+    ELSE
+        checked := coalesce(nullif(checked, ''), ',') || asked || ',';
+        -- A list of n numbers has two empty parts as well; one of so few characters need not be counted.
+        IF octet_length(checked) > {2 * MOST_LOCKS}
+            AND cardinality(string_to_array(checked, ',')) >= {MOST_LOCKS} + 2 THEN
+            more := {_NONE_MORE};
+        END IF;
+        PERFORM set_config('sharding.checked', checked, true);
+    END IF;
+    PERFORM set_config('sharding.checked_more', more, true);
+END $$;
+
+CREATE OR REPLACE FUNCTION @schema@.sharding_fence_widen() RETURNS void LANGUAGE plpgsql AS $$
+-- Lets the lock of the whole shard, which the transaction has, do for each bucket from here on: a bucket's own, taken
+-- after it, would be in the way of a barrier that has that one and waits for the shard's.
+DECLARE
+    checked text := coalesce(current_setting('sharding.checked', true), '');
+BEGIN
+    IF checked = '' OR coalesce(current_setting('sharding.checked_more', true), '') = '' THEN
+        PERFORM set_config('sharding.checked', coalesce(nullif(checked, ''), ','), true),
+            set_config('sharding.checked_more', {_NONE_MORE}, true);
+    END IF;
+END $$;
 """
 
 _MOVER = f"""
@@ -113,7 +143,8 @@ LANGUAGE plpgsql VOLATILE AS $$
 DECLARE
     checked text := current_setting('sharding.checked', true);
     mover text := current_setting('{MOVER}', true);
-    is_full boolean := @schema@.sharding_fence_is_full(checked);
+    -- Not empty when the list is full.
+    more text := CASE WHEN checked <> '' THEN coalesce(current_setting('sharding.checked_more', true), '') ELSE '' END;
     its_state text;
     its_epoch bigint;
     its_forward text;
@@ -122,10 +153,13 @@ BEGIN
         -- The column's constraint has its say on NULL.
         RETURN false;
     END IF;
+    IF more <> '' AND asked BETWEEN 0 AND {MAX_BUCKETS - 1} AND get_bit(decode(more, 'hex'), asked) = 1 THEN
+        RETURN false;
+    END IF;
     IF mover <> '' THEN
         PERFORM @schema@.sharding_fence_check_mover(asked, mover, relation);
     ELSE
-        IF is_full THEN
+        IF more <> '' THEN
             {_LOCK_SHARD}
         ELSIF pg_advisory_xact_lock_shared({BUCKET_LOCK}, asked) IS NULL THEN
             NULL;
@@ -144,9 +178,8 @@ BEGIN
         END IF;
     END IF;
     -- A transaction that has no number yet has written nothing.
-    IF is_full IS NOT TRUE AND pg_current_xact_id_if_assigned() IS NOT NULL
-        AND set_config('sharding.checked', coalesce(nullif(checked, ''), ',') || asked || ',', true) IS NULL THEN
-        NULL;
+    IF pg_current_xact_id_if_assigned() IS NOT NULL THEN
+        PERFORM @schema@.sharding_fence_remember(asked, checked, more);
     END IF;
     RETURN false;
 END $$;
@@ -162,6 +195,7 @@ DECLARE
 BEGIN
     IF cardinality(asked) > {MOST_LOCKS} AND coalesce(current_setting('{MOVER}', true), '') = '' THEN
         {_LOCK_SHARD}
+        PERFORM @schema@.sharding_fence_widen();
         IF NOT {_IS_FRESH} THEN
             PERFORM FROM @schema@.sharding_fence WHERE bucket = ANY (asked) ORDER BY bucket FOR SHARE;
         END IF;

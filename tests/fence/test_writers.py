@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -13,6 +12,7 @@ from psycopg import errors
 
 from sharding.bucket_states import BucketState
 from sharding.fence import barrier
+from sharding.fence.functions import SHARD_LOCK
 from tests.fence.conftest import BUCKET, OTHER, become
 from tests.layouts import CLUSTER, SHOP_ONLY
 
@@ -285,32 +285,52 @@ def test_many_buckets_take_few_locks_and_are_waited_for(admin, connect, level, a
     writer.execute("UPDATE shop_ledger SET text = 'late' WHERE bucket < %s", [last])
 
 
-def test_fifty_updates_of_the_whole_table_at_once_beside_barriers(admin, connect):
-    """With a lock for each bucket, the eighth would end with `out of shared memory`."""
-    assert admin.execute("SHOW max_locks_per_transaction").fetchone() == ("64",)
-    admin.execute(
-        "INSERT INTO shop_ledger (bucket, tenant_id, number, text) SELECT b, 1, b, '' FROM generate_series(0, 4095) b"
+def test_the_lock_of_the_shard_does_for_every_bucket_after_it(admin, connect, form):
+    """A bucket's lock, taken after it, would be in the way of a barrier that has it and waits for the shard's."""
+    become(admin, "capturing")
+    writer = connect()
+    writer.execute("BEGIN")
+    writer.execute(
+        "INSERT INTO shop_ledger (bucket, tenant_id, number, text) SELECT b, 1, b, '' FROM generate_series(0, 99) b"
     )
-    sessions = [connect() for _ in range(50)]
-    gate = threading.Barrier(50)
+    held = "SELECT classid, objid FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid() ORDER BY 1, 2"
+    locks = writer.execute(held).fetchall()
+    assert locks[-1] == (SHARD_LOCK, 0)
+    assert len(locks) <= (67 if form == "row" else 1)
+    writer.execute(INSERT, [200, 200])
+    writer.execute("UPDATE shop_ledger SET text = 'x' WHERE number = 99")
+    assert writer.execute(held).fetchall() == locks
 
-    def update(session: Any) -> None:
-        session.execute("SET lock_timeout = 0; SET statement_timeout = 0")
-        session.execute("BEGIN")
-        gate.wait()
-        # Locks of the rows would make them wait for each other: only few are written, and all buckets are asked about.
-        session.execute(
-            "SELECT sharding_fence_check_all(ARRAY(SELECT bucket FROM shop_ledger), 'shop_ledger'::regclass)"
-        )
-        session.execute("COMMIT")
 
-    with ThreadPoolExecutor(50) as pool:
-        done = [pool.submit(update, session) for session in sessions]
-        # Fifty sessions need their time on a busy machine.
-        become(admin, "capturing", waits=(2_000,) * 10)
-        for each in done:
-            each.result()
-    assert admin.execute("SELECT state FROM sharding_fence WHERE bucket = 7").fetchone() == ("capturing",)
+def test_beyond_the_list_what_was_checked_is_forgotten_just_the_same(admin, connect):
+    writer = connect()
+    writer.execute("BEGIN")
+    for bucket in range(1000, 1100):
+        writer.execute(INSERT, [bucket, bucket])
+    remembered = "SELECT current_setting('sharding.checked_more')"
+    before = writer.execute(remembered).fetchone()
+    writer.execute("SAVEPOINT s")
+    writer.execute(INSERT, [BUCKET, 1])
+    assert writer.execute(remembered).fetchone() != before
+    writer.execute("ROLLBACK TO s")
+    assert writer.execute(remembered).fetchone() == before
+    writer.execute(INSERT, [BUCKET, 1])
+    writer.execute("UPDATE sharding_fence SET state = 'fenced' WHERE bucket = 7")
+    writer.execute("SAVEPOINT s")
+    refused(writer, "SH002", INSERT, [BUCKET, 2])
+    writer.execute("ROLLBACK TO s")
+    # With a new list, the old bits count no more.
+    writer.execute(INSERT, [OTHER, 2])
+    refused(writer, "SH002", INSERT, [BUCKET, 3])
+
+
+@pytest.mark.parametrize("bucket", [-1, 4096, 32767])
+def test_a_bucket_that_there_is_not_is_refused_beyond_the_list_too(admin, connect, bucket):
+    writer = connect()
+    writer.execute("BEGIN")
+    for each in range(100):
+        writer.execute(INSERT, [each, each])
+    assert refused(writer, "SH003", INSERT, [bucket, 100])["bucket"] == bucket
 
 
 def test_a_barrier_compares_the_generation_and_the_state(admin):
