@@ -5,6 +5,7 @@ Measure the toolkit on the flights of the demo: four shards, and one database th
     python scripts/bench.py fanout         what it costs, or gains, to ask all shards at once
     python scripts/bench.py transactions   what it costs to commit on several databases
     python scripts/bench.py rebalance      how fast buckets move, and what clients notice of it
+    python scripts/bench.py fence          what the triggers of the fence cost
     python scripts/bench.py fanout --json  ends with one JSON object: {"scenario": …, "figures": {…}}
 
 Each figure of the table is a ratio of time: the median of paired rounds. Below 1 the toolkit is faster. The servers do
@@ -31,7 +32,7 @@ from scripts.benchmarks import flights
 from scripts.benchmarks.rounds import ROUNDS, Figure, measure
 from scripts.postgres_programs import ClusterError
 
-SCENARIOS = ("routing", "fanout", "transactions", "rebalance")
+SCENARIOS = ("routing", "fanout", "transactions", "rebalance", "fence")
 #: Their servers wait for the disk.
 DURABLE = {"transactions"}
 #: Their clusters are not the demo's.
@@ -55,7 +56,8 @@ def main(arguments: list[str] | None = None) -> int:
     except (ClusterError, DataSetMissing) as error:
         print(error, file=sys.stderr)
         return 1
-    report.console.print(_table(options, figures))
+    if figures:
+        report.console.print(_table(options, figures))
     for value in values:
         target = "" if value.target is None else f" (target: {'≥' if value.at_least else '≤'} {value.target:g})"
         report.console.print(f"{value.what}: [bold]{value.number:.3g}[/] {value.unit}{target}")

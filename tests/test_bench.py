@@ -58,11 +58,14 @@ FIGURES = {
         *("gap_p50_ms", "gap_p99_ms", "gap_max_ms", "fence_us_single", "fence_us_bulk_row"),
         *("lost", "duplicated"),
     },
+    "fence": {
+        f"{form}_us_{what}" for form in ("fence", "statement") for what in ("single", "bulk_row", "bulk_row_of_one")
+    },
 }
 #: What must not happen.
 NEVER = ("half_commits", "lost", "duplicated")
 #: What is no ratio, and may be less than nothing where so little is measured.
-TIMES = ("gap_p50_ms", "gap_p99_ms", "gap_max_ms", "fence_us_single", "fence_us_bulk_row")
+TIMES = {"gap_p50_ms", "gap_p99_ms", "gap_max_ms", *FIGURES["fence"]}
 
 
 @pytest.mark.slow
