@@ -58,6 +58,7 @@ def status_data(found: Status) -> dict[str, Any]:
                 "bytes": each.size,
                 "epoch": each.epoch,
                 "identified": each.identified,
+                "fenced": each.fenced,
                 "in_doubt": each.in_doubt,
                 "oldest_in_doubt": each.oldest_in_doubt,
                 "problems": list(each.problems),

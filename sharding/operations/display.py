@@ -53,7 +53,7 @@ def show_status(found: Status, console: Console) -> None:
     epoch = NOTHING if found.epoch is None else found.epoch
     console.print(f"{name}\nepoch {epoch}, {found.buckets} buckets, hash {found.hash}\n")
     rows = "rows" if found.exact else "rows (est.)"
-    shown = table("database", "server", "buckets", rows, "size", "epoch", "identity")
+    shown = table("database", "server", "buckets", rows, "size", "epoch", "identity", "fence")
     for each in found.databases:
         shown.add_row(*_cells(each))
     console.print(shown)
@@ -161,7 +161,7 @@ def table(*columns: str, right: tuple[str, ...] | None = None) -> Table:
 
 
 def _cells(each: DatabaseStatus) -> tuple[str, ...]:
-    identity = {None: NOTHING, True: "ok", False: "WRONG"}[each.identified]
+    words = {None: NOTHING, True: "ok", False: "WRONG"}
     return (
         each.alias,
         "up" if each.up else "DOWN",
@@ -169,7 +169,8 @@ def _cells(each: DatabaseStatus) -> tuple[str, ...]:
         NOTHING if each.rows is None else f"{each.rows:,}",
         size(each.size),
         NOTHING if each.epoch is None else str(each.epoch),
-        identity,
+        words[each.identified],
+        words[each.fenced],
     )
 
 

@@ -13,6 +13,8 @@ from django.db import DEFAULT_DB_ALIAS, Error, connections
 from sharding import conf, reference_copies, routing, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
 from sharding.commits.resolver import InDoubt, in_doubt
+from sharding.fence import condition
+from sharding.fence.condition import Condition
 from sharding.operations import places, restoration
 from sharding.operations.servers import Difference, Server, differences, server_of
 from sharding.registry import Entry
@@ -47,6 +49,8 @@ class DatabaseStatus:
     #: Prepared transactions of ours, and the age in seconds of the oldest.
     in_doubt: int = 0
     oldest_in_doubt: float | None = None
+    #: Whether its fence is as it should be; None where there is none to be.
+    fenced: bool | None = None
     problems: tuple[str, ...] = ()
     #: None for SQLite, and where it does not answer.
     server: Server | None = None
@@ -169,6 +173,8 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
     behind = reference_copies.missing(alias) if stored is not None and alias in conf.current().shards else []
     if behind:
         problems.append(f"It was not given the rows of {', '.join(behind)}. Run `manage.py migrate_all`.")
+    fence = condition.condition(alias, stored.map) if stored and found else None
+    problems += _of_fence(fence) if fence else []
     waiting = _in_doubt(alias, stored)
     if waiting and waiting[0].age >= conf.current().recover_after:
         problems.append(
@@ -188,11 +194,24 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
         identified=None if found is None else contradiction is None,
         rows=rows,
         size=size,
+        fenced=None if fence is None else not fence,
         in_doubt=len(waiting),
         oldest_in_doubt=waiting[0].age if waiting else None,
         problems=tuple(problems),
         server=server_of(connections[alias]),
     )
+
+
+def _of_fence(found: Condition) -> list[str]:
+    problems = []
+    if found.lack:
+        problems.append(f"Its fence {found.lack}. Run `manage.py migrate_all`.")
+    if found.difference:
+        problems.append(
+            f"Its fence {found.difference}. See by `manage.py shards audit` where the rows are, and make the rows of "
+            f"sharding_fence agree with the map."
+        )
+    return problems
 
 
 def _in_doubt(alias: str, stored: StoredCluster | None) -> list[InDoubt]:

@@ -13,6 +13,7 @@ from django.test import override_settings
 
 from sharding import cluster_map
 from sharding.control import BucketOwner, Cluster, ShardIdentity
+from sharding.fence import raising
 from sharding.operations import status
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
 from tests.shop.models import Order
@@ -31,12 +32,12 @@ def test_status():
         f"Cluster {cluster.uuid}",
         f"epoch {cluster.epoch}, 4096 buckets, hash mmh3",
         "",
-        "database server buckets rows size epoch identity",
+        "database server buckets rows size epoch identity fence",
         "─",
-        "default up 0 0 SIZE 1 ok",
-        "shard_a up 1,366 1 SIZE 1 ok",
-        "shard_b up 1,365 0 SIZE 1 ok",
-        "shard_c up 1,365 0 SIZE 1 ok",
+        "default up 0 0 SIZE 1 ok ok",
+        "shard_a up 1,366 1 SIZE 1 ok ok",
+        "shard_b up 1,365 0 SIZE 1 ok ok",
+        "shard_c up 1,365 0 SIZE 1 ok ok",
         "",
         "Imbalance: sd 0.03 %, max/mean 1.000",
         f"Servers: PostgreSQL {server['version'] // 10000}, UTF8, {server['collation']}",
@@ -44,8 +45,8 @@ def test_status():
     assert max(map(len, printed)) <= 80
     assert (data["sound"], data["epoch"], data["buckets"], data["hash"]) == (True, cluster.epoch, 4096, "mmh3")
     assert data["databases"]["shard_a"] == {
-        **{"up": True, "number": 1, "buckets": 1366, "rows": 1, "epoch": 1, "identified": True, "problems": []},
-        **{"in_doubt": 0, "oldest_in_doubt": None},
+        **{"up": True, "number": 1, "buckets": 1366, "rows": 1, "epoch": 1, "identified": True, "fenced": True},
+        **{"in_doubt": 0, "oldest_in_doubt": None, "problems": []},
         "bytes": data["databases"]["shard_a"]["bytes"],
         "server": server,
     }
@@ -71,7 +72,7 @@ def test_status_while_a_shard_is_down():
         connection.settings_dict["PORT"] = port
     assert complaint == "Something is wrong with shard_b."
     row = next(line for line in lines(printed) if line.startswith("shard_b"))
-    assert row == "shard_b    DOWN       1,365             -        -       -   -"
+    assert row == "shard_b    DOWN       1,365             -        -       -   -          -"
     assert any("shard_b: connection " in line and "refused" in line for line in lines(printed))
     assert data["sound"] is False
     assert {alias: data["databases"][alias]["up"] for alias in ALIASES} == {
@@ -165,9 +166,13 @@ def test_status_names_what_is_wrong(spoil, problem):
     spoil()
     printed, complaint = refused("status", "--json")
     wrong = {alias: each["problems"] for alias, each in json.loads(printed)["databases"].items() if each["problems"]}
-    (alias,) = wrong
+    *others, alias = wrong
     assert wrong[alias] == [problem]
-    assert complaint == f"Something is wrong with {alias}."
+    # Buckets that the map gives to nobody are still in the fence of shard_c.
+    assert [text.partition(":")[0] for each in others for text in wrong[each]] == (
+        ["Its fence disagrees with the bucket map"] if alias == "shard_d" else []
+    )
+    assert complaint == f"Something is wrong with {', '.join(wrong)}."
     assert f"  {alias}: {problem}" in lines(refused("status")[0])
 
 
@@ -207,6 +212,7 @@ def test_status_says_where_rows_were_never_estimated():
     execute("shard_b", "DROP TABLE shop_ledger")
     execute("shard_b", "ALTER TABLE renamed RENAME TO shop_ledger")
     execute("shard_b", "INSERT INTO shop_ledger (bucket, tenant_id, number, text) VALUES (0, 1, 1, '')")
+    raising.raise_around("shard_b")
     said = next(line for line in lines(run("status")) if line.startswith("Rows of "))
     assert "shard_b" in said
     assert said.endswith(" were never estimated: run ANALYZE there, or use --exact.")
