@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS
 from django.dispatch import receiver
 
 from sharding.hashing import MAX_BUCKETS
-from sharding.setting_rules import MAX_TIMEOUT, RULES
+from sharding.setting_rules import FENCES, MAX_TIMEOUT, RULES
 
 __all__ = [
     "MAX_TIMEOUT",
@@ -65,7 +65,7 @@ class Settings:
     warn_offset: int | None = 10_000  # rows that a query of several shards may skip without a warning
     max_offset: int | None = 100_000  # and without an error
     # label of a model, in lower case, or "default" -> whether its triggers ask for each row or each statement
-    fence: Mapping[str, str] | None = None
+    fence: Mapping[str, str] | None = field(default_factory=lambda: {"default": FENCES[0]})
 
 
 class Problem(NamedTuple):

@@ -1,5 +1,5 @@
 """
-System checks of the fences: W076, W077 and W078. Those that ask databases run for the databases that are named.
+System checks of the fences: W076 and W078. Those that ask databases run for the databases that are named.
 """
 
 from __future__ import annotations
@@ -15,13 +15,8 @@ from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from sharding import conf, stored_cluster
 from sharding.fence import condition
 from sharding.model_checks.subjects import AppConfigs
-from sharding.stored_cluster import StoredCluster
 
 RAISE: Final = "Run `manage.py migrate_all`."
-AGREE: Final = (
-    "A backup that was restored leaves this behind, or a change by hand. Stop writing these buckets, see by `manage.py "
-    "shards audit` where their rows are, and make the rows of sharding_fence agree with the bucket map."
-)
 
 
 def check_is_fenced(app_configs: AppConfigs, **kwargs: Any) -> list[CheckMessage]:
@@ -41,29 +36,23 @@ def check_is_fenced(app_configs: AppConfigs, **kwargs: Any) -> list[CheckMessage
 
 
 def check_fences(app_configs: AppConfigs, databases: Sequence[str] | None = None, **kwargs: Any) -> list[CheckMessage]:
-    """Return a warning for each named database whose fence is not as it should be (W076, W077)."""
+    """Return a warning for each named database whose fence is not as it should be (W076)."""
     if conf.problems():
         return []
     named = [alias for alias in databases or () if alias in {DEFAULT_DB_ALIAS, *conf.current().shards}]
-    stored: StoredCluster | None = None
     found: list[CheckMessage] = []
     # A database that does not answer is E039, which check_stored_cluster() reports.
-    if DEFAULT_DB_ALIAS in named:
-        with suppress(DatabaseError):
-            stored = stored_cluster.cluster()
     for alias in named:
         with suppress(DatabaseError):
-            found += _of(alias, stored)
+            found += _of(alias)
     return found
 
 
-def _of(alias: str, stored: StoredCluster | None) -> list[CheckMessage]:
+def _of(alias: str) -> list[CheckMessage]:
     if alias not in connections or stored_cluster.identity(alias) is None:
         return []
-    wrong = condition.condition(alias, stored.map if stored else None)
+    wrong = condition.condition(alias)
     found: list[CheckMessage] = []
     if wrong and wrong.lack:
         found.append(Warning(f"The fence of {alias!r} {wrong.lack}.", hint=RAISE, id="sharding.W076"))
-    if wrong and wrong.difference:
-        found.append(Warning(f"The fence of {alias!r} {wrong.difference}.", hint=AGREE, id="sharding.W077"))
     return found

@@ -200,7 +200,7 @@ RULES: Final[dict[str, Rule]] = {
     "FENCE": Rule(
         f"{_one_of(FENCES)}, a dict of them by the label of a model, or None",
         _are_fences,
-        "Leave it out for None; write {'shop.Event': 'statement'} for a table whose rows are written many at a time.",
+        "Leave it out for 'row'; write {'shop.Event': 'statement'} for a table whose rows are written many at a time.",
         _fences,
     ),
 }

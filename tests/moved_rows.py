@@ -23,7 +23,7 @@ Sharded = Sequence[type[Model]]
 
 #: Of the attempt at moves that left the rows.
 GENERATION = 1
-_HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({', '.join(repr(str(state)) for state in HIDING)})"
+HIDDEN = f"SELECT bucket FROM {FENCE} WHERE state IN ({', '.join(repr(str(state)) for state in HIDING)})"
 
 
 @contextmanager
@@ -61,7 +61,7 @@ def on_the_next_shard(models: Sharded, *, known: bool = False) -> Iterator[None]
             cluster_map.expire()
         for alias in aliases:
             for model in reversed(models):
-                _move(alias, f"DELETE FROM {_table(model)} WHERE bucket IN ({_HIDDEN})")
+                _move(alias, f"DELETE FROM {_table(model)} WHERE bucket IN ({HIDDEN})")
             Fence.objects.using(alias).filter(state__in=HIDING).delete()
 
 

@@ -39,6 +39,7 @@ def test_defaults():
             recover_after=10.0,
             recover_in_process=True,
             lock_timeout=10.0,
+            fence={"default": "row"},
         ),
         [],
     )
@@ -175,7 +176,7 @@ VALUES: dict[str, tuple[str, str, list[Any]]] = {
     ),
     "FENCE": (
         "one of 'row', 'statement', a dict of them by the label of a model, or None",
-        "Leave it out for None; write {'shop.Event': 'statement'} for a table whose rows are written many at a time.",
+        "Leave it out for 'row'; write {'shop.Event': 'statement'} for a table whose rows are written many at a time.",
         ["rows", 1, {"shop.Event": None}, {"shop.Event": {}}, {1: "row"}],
     ),
     "GATHER_ROWS": (

@@ -11,22 +11,16 @@ from django.core.checks import Warning
 from django.core.management import call_command
 from django.test import override_settings
 
-from sharding.bucket_states import mark_of
-from sharding.control import BucketOwner, Cluster, ShardIdentity
-from sharding.fence import condition, raising
+from sharding.control import BucketOwner, ShardIdentity
+from sharding.fence import raising
 from sharding.fence_checks import check_fences, check_is_fenced
-from sharding.models import Fence, Move
-from sharding.rebalance.phases import FINAL
+from sharding.models import Fence
 from tests import servers
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
 
 pytestmark = pytest.mark.skipif(servers.engine != "postgresql", reason="only PostgreSQL has fences")
 
 RAISE = "Run `manage.py migrate_all`."
-AGREE = (
-    "A backup that was restored leaves this behind, or a change by hand. Stop writing these buckets, see by `manage.py "
-    "shards audit` where their rows are, and make the rows of sharding_fence agree with the bucket map."
-)
 
 
 def found(*aliases: str) -> list[Any]:
@@ -102,69 +96,6 @@ def test_another_form_is_chosen() -> None:
         assert [warning.msg for warning in found("shard_a")] == [
             "The fence of 'shard_a' has not the triggers that it should have on public.shop_order."
         ]
-
-
-def disagreement(text: str) -> list[Warning]:
-    return [Warning(f"The fence of 'shard_a' disagrees with the bucket map: {text}.", hint=AGREE, id="sharding.W077")]
-
-
-@ROLLED_BACK
-def test_a_fence_that_does_not_show_what_the_map_gives() -> None:
-    fence("shard_a").filter(bucket__in=[0, 3]).delete()
-    fence("shard_a").filter(bucket=6).update(state="moved", forward="shard_b")
-    wrong = "the map gives the buckets 0, 3, 6 to it, and it does not show them"
-    assert found() == disagreement(wrong)
-    # Without the control database, there is no map to compare with.
-    assert found("shard_a") == []
-    printed, complaint = refused("status")
-    assert complaint == "Something is wrong with shard_a."
-    assert (
-        f"shard_a: Its fence disagrees with the bucket map: {wrong}. See by `manage.py shards audit` where the rows "
-        f"are, and make the rows of sharding_fence agree with the map."
-    ) in " ".join(printed.split())
-
-
-@ROLLED_BACK
-def test_a_fence_that_shows_what_is_others() -> None:
-    epoch = Cluster.objects.using("default").get().epoch
-    added = [Fence(bucket=bucket, state="owned", epoch=epoch, mark=mark_of(bucket)) for bucket in range(1, 22, 3)]
-    fence("shard_a").bulk_create(added)
-    fence("shard_a").filter(bucket=0).delete()
-    assert found() == disagreement(
-        "the map gives the buckets 0 to it, and it does not show them; "
-        "it shows the buckets 1, 4, 7, 10, 13 and 2 more, which are others'"
-    )
-
-
-@ROLLED_BACK
-def test_buckets_on_their_way_are_no_disagreement() -> None:
-    fence("shard_a").filter(bucket=0).update(state="moved", forward="shard_b")
-    move: Any = Move.objects.using("default").create(
-        plan="7f2b0a52-7f0e-4c0b-a7d5-2d1f2c8c2a10", bucket=0, source="shard_a", target="shard_b", phase="decided"
-    )
-    assert found() == []
-    for phase in FINAL:
-        Move.objects.using("default").filter(pk=move.pk).update(phase=phase)
-        assert len(found()) == 1
-
-
-@ROLLED_BACK
-def test_a_change_that_is_newer_than_the_map_is_no_disagreement() -> None:
-    """The map may have been read just before a move's decision, and the fence after it."""
-    epoch = Cluster.objects.using("default").get().epoch
-    fence("shard_a").filter(bucket=0).update(state="moved", epoch=epoch + 1)
-    assert found() == []
-
-
-def test_the_phases_of_moves_that_are_over() -> None:
-    assert set(condition.ENDED) == FINAL
-
-
-@ROLLED_BACK
-def test_without_the_tables_of_moves_none_is_on_its_way() -> None:
-    fence("shard_a").filter(bucket=0).delete()
-    execute("default", "DROP TABLE sharding_move /* control database only */")
-    assert len(found()) == 1
 
 
 @ROLLED_BACK

@@ -19,6 +19,7 @@ from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER, tenant_on
 from tests.messages import whole
 from tests.shop.models import Account, Order, Tag
+from tests.unfenced import unfenced
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
@@ -126,7 +127,7 @@ def stored(model: type[Model], bucket: int, alias: str) -> Any:
 def test_the_database_refuses_another_buckets_id(model: type[Model], alias: str, bucket: int) -> None:
     table = model._meta.db_table
     sql = f"{INSERTS[table]} /* control database only */"
-    with connections[alias].cursor() as cursor:
+    with unfenced(alias, table), connections[alias].cursor() as cursor:
         cursor.execute(sql, [stored(model, bucket, alias), bucket])
         for wrong in {(bucket + 1) % 4096, bucket ^ 1, bucket ^ 2048} - {bucket}:
             with pytest.raises(IntegrityError, match=r"(?i)check constraint"), transaction.atomic(using=alias):

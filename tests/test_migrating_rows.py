@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+from itertools import count, islice
+
 import pytest
 
+from sharding import ids
+from sharding.hashing import MAX_BUCKETS, bucket_of
 from tests.garden import SHARDS, garden, migrated, running_servers
 
 __all__ = ["garden", "migrated", "running_servers"]
@@ -11,32 +15,39 @@ __all__ = ["garden", "migrated", "running_servers"]
 pytestmark = pytest.mark.db
 
 DATABASES = ("default", *SHARDS)
-#: Historical models without using(): each database has its own plants, and gets one more, whatever its key.
-ROWS = """
+#: Owners of plants, of whose buckets each database has its share: the old one's, and those of plants to come.
+KEYS = {
+    alias: list(islice((key for key in count(1) if bucket_of(key, MAX_BUCKETS) % 4 == place), 6))
+    for place, alias in enumerate(DATABASES)
+}
+#: Historical models without using(): each database has its own plants, and gets more.
+ROWS = (
+    f"""
+KEYS = {KEYS}
+"""
+    + """
 def grow(apps, schema_editor):
     Plant = apps.get_model("garden", "Plant")
     alias = schema_editor.connection.alias
+    old, *new, bulk, weed, got = KEYS[alias]
     names = sorted(Plant.objects.values_list("name", flat=True))
     assert names == [f"old of {alias}"], names
     plant = Plant.objects.get()
     plant.name = f"{plant.name}, counted {Plant.objects.count()}"
     plant.save()
-    Plant.objects.filter(owner_id=1).update(name=f"{plant.name}, updated")
-    for turn in range(2):
-        Plant.objects.create(owner_id=20 + turn, name=f"new of {alias}")
-    Plant.objects.bulk_create([Plant(owner_id=30, name=f"bulk of {alias}"), Plant(owner_id=31, name="weed")])
+    Plant.objects.filter(owner_id=old).update(name=f"{plant.name}, updated")
+    for key in new:
+        Plant.objects.create(owner_id=key, name=f"new of {alias}")
+    Plant.objects.bulk_create([Plant(owner_id=bulk, name=f"bulk of {alias}"), Plant(owner_id=weed, name="weed")])
     Plant.objects.filter(name="weed").delete()
-    Plant.objects.get_or_create(owner_id=40, defaults={"name": f"got of {alias}"})
+    Plant.objects.get_or_create(owner_id=got, defaults={"name": f"got of {alias}"})
 
 def shrink(apps, schema_editor):
     Plant = apps.get_model("garden", "Plant")
     Plant.objects.exclude(name__startswith="old").delete()
 """
-# The bucket of the key 1 is 2612, 0xa34.
-PLANT = """
-    INSERT INTO garden_plant (bucket, id, owner_id, name)
-    VALUES (2612, '018bcfe5-6800-7a34-9a3c-5d1f0e6b7a28', 1, 'old of {}')
-"""
+)
+PLANT = "INSERT INTO garden_plant (bucket, id, owner_id, name) VALUES ({}, '{}', {}, 'old of {}')"
 
 
 @pytest.fixture
@@ -45,13 +56,17 @@ def planted(migrated):
     migrated.run(
         """
         from sharding import conf, initialisation
-        owners = [conf.current().shards[bucket % 3] for bucket in range(conf.current().buckets)]
+        from sharding.fence import raising
+        owners = [("default", *conf.current().shards)[bucket % 4] for bucket in range(conf.current().buckets)]
         initialisation.initialise(owners)
         initialisation.identify_all()
+        for alias in ("default", *conf.current().shards):
+            raising.raise_around(alias)
         """
     )
     for alias in DATABASES:
-        migrated.ask(alias, PLANT.format(alias))
+        bucket = bucket_of(KEYS[alias][0], MAX_BUCKETS)
+        migrated.ask(alias, PLANT.format(bucket, ids.new_uuid(bucket), KEYS[alias][0], alias))
     return migrated
 
 
@@ -60,14 +75,9 @@ def rows(project, alias):
 
 
 def grown(alias):
-    new = f"new of {alias}"
-    return [
-        (f"old of {alias}, counted 1, updated", 1),
-        (new, 20),
-        (new, 21),
-        (f"bulk of {alias}", 30),
-        (f"got of {alias}", 40),
-    ]
+    names = [f"old of {alias}, counted 1, updated", *[f"new of {alias}"] * 2, f"bulk of {alias}", f"got of {alias}"]
+    old, *new, bulk, _, got = KEYS[alias]
+    return list(zip(names, [old, *new, bulk, got], strict=True))
 
 
 @pytest.mark.parametrize("command", ["migrate_all", "migrate"])
@@ -91,17 +101,33 @@ def test_rows_that_a_migration_makes_have_their_bucket(planted):
     query = (
         "SELECT owner_id, bucket, (get_byte(uuid_send(id), 6) & 15) << 8 | get_byte(uuid_send(id), 7) FROM garden_plant"
     )
-    expected = planted.run(
-        """
-        import sharding
-        from garden.models import Plant
-        print(*(sharding.bucket_of(Plant(owner_id=key)) for key in (20, 21, 30)))
-        """
-    )
-    wanted = dict(zip((20, 21, 30), map(int, expected.split()), strict=True))
     for alias in DATABASES:
+        _, first, second, bulk, *_ = KEYS[alias]
+        expected = planted.run(
+            f"""
+            import sharding
+            from garden.models import Plant
+            print(*(sharding.bucket_of(Plant(owner_id=key)) for key in {(first, second, bulk)}))
+            """
+        )
+        wanted = dict(zip((first, second, bulk), map(int, expected.split()), strict=True))
         found = {owner: (bucket, in_id) for owner, bucket, in_id in planted.ask(alias, query) if owner in wanted}
         assert found == {owner: (bucket, bucket) for owner, bucket in wanted.items()}
+
+
+def test_a_migration_makes_no_rows_of_another_database(planted):
+    planted.succeed("migrate_all", "-v", "0")
+    key = KEYS["shard_b"][1]
+    sow = f"""
+def sow(apps, schema_editor):
+    apps.get_model("garden", "Plant").objects.create(owner_id={key}, name="stray")
+"""
+    planted.migration("garden", "0002_sow", "migrations.RunPython(sow)", after=["0001_initial"], more=sow)
+    code, _, complaint = planted.manage("migrate", "--database", "shard_a", "-v", "0")
+    assert code == 1
+    bucket = bucket_of(key, MAX_BUCKETS)
+    assert f"The shard 'shard_a' knows nothing of the bucket {bucket}, and writes nothing of it." in complaint
+    assert len(rows(planted, "shard_a")) == 1
 
 
 def test_run_sql_runs_once_on_each_database(planted):
@@ -109,7 +135,7 @@ def test_run_sql_runs_once_on_each_database(planted):
     planted.migration("garden", "0002_sql", f"migrations.RunSQL({update!r})", after=["0001_initial"])
     planted.succeed("migrate_all")
     for alias in DATABASES:
-        assert rows(planted, alias) == [(f"old of {alias}", 2)]
+        assert rows(planted, alias) == [(f"old of {alias}", KEYS[alias][0] + 1)]
 
 
 GLOBAL = """
@@ -139,7 +165,7 @@ def test_a_hint_keeps_run_python_from_the_shards_and_using_reaches_the_control_d
     planted.succeed("migrate_all")
     assert planted.ask("default", "SELECT name FROM garden_place") == [("once",)]
     for alias in DATABASES:
-        assert rows(planted, alias) == [("once", 1)]
+        assert rows(planted, alias) == [("once", KEYS[alias][0])]
 
 
 JOIN = """

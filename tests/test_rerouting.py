@@ -21,11 +21,9 @@ from aggregator import fan_out
 from sharding import bucket_of, cluster_map
 from sharding.bucket_states import BucketState, mark_of
 from sharding.errors import BucketFenced, BucketMoved, EpochChanged
-from sharding.fence import raising
 from sharding.models import BucketOwner, Cluster, Fence
 from sharding.testing import cluster
 from tests import moved_rows, servers
-from tests.fence.conftest import lower
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.shop.models import Order
 
@@ -70,14 +68,10 @@ class Stale:
 @pytest.fixture(params=["shard_a", "default"])
 def stale(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[Stale]:
     with (
-        override_settings(SHARDING={**settings.SHARDING, "FENCE": "row", "MOVE_WAIT": 0.5}),
+        override_settings(SHARDING={**settings.SHARDING, "MOVE_WAIT": 0.5}),
         cluster.owners(*CLUSTER),
     ):
-        for alias in CLUSTER:
-            raising.raise_around(alias)
         yield Stale(request.param)
-    for alias in CLUSTER:
-        lower(alias)
     cluster_map.refresh()
 
 

@@ -15,7 +15,7 @@ from typing import Any
 from django.db.models import Count
 from django.db.models.sql import Query
 
-from sharding import cluster_map, conf, locality, placing, reference_models, registry, routing, scopes
+from sharding import cluster_map, locality, placing, reference_models, registry, routing, scopes
 from sharding.backends import hook, inserts, lookup_reads, reference_writes, rerouting, updates
 from sharding.backends.hook import FanOutRequest
 from sharding.backends.native_compilers import (
@@ -135,9 +135,7 @@ class DoorCompiler:
     def _rerouted(
         self, compiler: Any, again: Callable[[], Any], connection: Any, buckets: Buckets, *, several: bool
     ) -> Any:
-        settings = conf.current()
-        if connection.vendor != "postgresql" or not settings.shards or (_is_single(buckets) and settings.fence is None):
-            # No shard refuses anything of it.
+        if not rerouting.is_possible(connection, single=_is_single(buckets)):
             return compiler
         return rerouting.rerouted(compiler, again, connection, buckets, several=several)
 

@@ -11,10 +11,9 @@ from django.db import transaction
 from django.db.models.constants import OnConflict
 from django.db.models.sql import Query
 
-from sharding import cluster_map, conf, locality, registry, scopes
-from sharding.backends import lookup_writes, updates
+from sharding import cluster_map, locality, registry, scopes
+from sharding.backends import lookup_writes, rerouting, updates
 from sharding.backends.native_compilers import owned
-from sharding.backends.rerouting import patiently
 from sharding.errors import ShardKeyChanged
 from sharding.registry import Entry
 
@@ -62,11 +61,13 @@ def compiler(native: Any) -> type[Any]:
 
     class DoorInsertCompiler(native):  # type: ignore[misc]
         def execute_sql(self, returning_fields: Any = None) -> list[Any]:
-            if conf.current().fence is None:
+            if not rerouting.is_possible(self.connection, single=True):
                 return self._placed(returning_fields)
             # What a lookup keeps is written in the control database.
             several = len(self.query.objs) > 1 or bool(registry.get(self.query.model).lookups)
-            rows: list[Any] = patiently(self.connection, lambda: self._placed(returning_fields), several=several)
+            rows: list[Any] = rerouting.patiently(
+                self.connection, lambda: self._placed(returning_fields), several=several
+            )
             return rows
 
         def _placed(self, returning_fields: Any) -> list[Any]:

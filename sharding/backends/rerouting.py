@@ -33,6 +33,17 @@ WHERE i.shown IS NOT NULL
 """
 
 
+def is_possible(connection: Any, *, single: bool) -> bool:
+    """
+    Return whether a shard may refuse a statement because of its buckets; a cluster of one refuses none.
+
+    Args:
+        single: the statement is for one shard, which needs a fence to refuse it.
+    """
+    settings = conf.current()
+    return connection.vendor == "postgresql" and bool(settings.shards) and (not single or settings.fence is not None)
+
+
 class Begun:
     """What an atomic block of the door had begun before a statement."""
 

@@ -4,7 +4,7 @@ The rows of a shard's fence: written for the buckets that the shard owns, read, 
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Set
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from typing import Any, Final
@@ -45,13 +45,6 @@ class Difference:
 
     def __bool__(self) -> bool:
         return bool(self.missing or self.foreign)
-
-    def without(self, buckets: Set[int]) -> Difference:
-        """Return the difference about all other buckets."""
-        return Difference(
-            tuple(bucket for bucket in self.missing if bucket not in buckets),
-            tuple(bucket for bucket in self.foreign if bucket not in buckets),
-        )
 
 
 def write(connection: Any, buckets: Collection[int], epoch: int) -> None:

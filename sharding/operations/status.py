@@ -14,7 +14,6 @@ from sharding import conf, reference_copies, routing, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
 from sharding.commits.resolver import InDoubt, in_doubt
 from sharding.fence import condition
-from sharding.fence.condition import Condition
 from sharding.operations import places, restoration
 from sharding.operations.servers import Difference, Server, differences, server_of
 from sharding.registry import Entry
@@ -173,8 +172,9 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
     behind = reference_copies.missing(alias) if stored is not None and alias in conf.current().shards else []
     if behind:
         problems.append(f"It was not given the rows of {', '.join(behind)}. Run `manage.py migrate_all`.")
-    fence = condition.condition(alias, stored.map) if stored and found else None
-    problems += _of_fence(fence) if fence else []
+    fence = condition.condition(alias) if stored and found else None
+    if fence:
+        problems.append(f"Its fence {fence.lack}. Run `manage.py migrate_all`.")
     waiting = _in_doubt(alias, stored)
     if waiting and waiting[0].age >= conf.current().recover_after:
         problems.append(
@@ -200,18 +200,6 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
         problems=tuple(problems),
         server=server_of(connections[alias]),
     )
-
-
-def _of_fence(found: Condition) -> list[str]:
-    problems = []
-    if found.lack:
-        problems.append(f"Its fence {found.lack}. Run `manage.py migrate_all`.")
-    if found.difference:
-        problems.append(
-            f"Its fence {found.difference}. See by `manage.py shards audit` where the rows are, and make the rows of "
-            f"sharding_fence agree with the map."
-        )
-    return problems
 
 
 def _in_doubt(alias: str, stored: StoredCluster | None) -> list[InDoubt]:

@@ -11,7 +11,6 @@ import os
 import random
 from collections.abc import Iterator
 from itertools import count
-from typing import Any
 
 import pytest
 from hypothesis import HealthCheck, given, seed, settings
@@ -37,9 +36,9 @@ FORGETTING = 4
 pytestmark = [pytest.mark.django_db(databases="__all__", transaction=True), pytest.mark.differential]
 
 
-@pytest.fixture(scope="module")
-def rows(django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
-    with django_db_blocker.unblock(), cluster.owners("default", "shard_a", "shard_b", "shard_c"):
+@pytest.fixture
+def rows(transactional_db: None) -> Iterator[None]:
+    with cluster.owners("default", "shard_a", "shard_b", "shard_c"):
         data.load()
         with moved_rows.on_the_next_shard(data.MODELS[::-1]):
             yield

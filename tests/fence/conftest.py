@@ -75,18 +75,8 @@ def admin(connect: Callable[[], Any], made: list[Any], form: str, settings: Any)
             last.execute("DELETE FROM shop_ledger")
             last.execute("DELETE FROM sharding_dirty")
         settings.SHARDING = before
-        lower(SHARD)
-
-
-def lower(alias: str) -> None:
-    """Take the fence away again."""
-    connection: Any = connections[alias]
-    with connection.cursor() as cursor:
-        cursor.execute("SELECT oid::regprocedure FROM pg_proc WHERE proname LIKE 'sharding\\_fence\\_%'")
-        for (function,) in cursor.fetchall():
-            cursor.execute(f"DROP FUNCTION {function} CASCADE")
-        cursor.execute("DELETE FROM sharding_fence")
-        cursor.execute("UPDATE sharding_identity SET shown = NULL, hidden = NULL")
+        raising.follow_map(SHARD)
+        raising.raise_around(SHARD)
 
 
 def own_all(session: Any) -> None:

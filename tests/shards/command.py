@@ -7,10 +7,11 @@ import io
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
-from django.db import DEFAULT_DB_ALIAS, connections, transaction
+from django.db import DEFAULT_DB_ALIAS, connections
 
 from sharding import routing
 from sharding.control import BucketOwner
+from tests.unfenced import unfenced
 
 SHARDS = ["shard_a", "shard_b", "shard_c"]
 ALIASES = ["default", *SHARDS]
@@ -50,10 +51,5 @@ def execute(alias, sql, *params):
 
 def row_on(alias, tenant_id):
     """Store a row on a database that may not own it, with the bucket 0, as the table of an adopter has it."""
-    with transaction.atomic(using=alias):
-        if connections[alias].vendor == "postgresql":
-            # Such rows are older than the fence.
-            execute(alias, "ALTER TABLE shop_ledger DISABLE TRIGGER USER")
+    with unfenced(alias, "shop_ledger"):
         execute(alias, "INSERT INTO shop_ledger (bucket, tenant_id, number, text) VALUES (0, %s, 1, '')", tenant_id)
-        if connections[alias].vendor == "postgresql":
-            execute(alias, "ALTER TABLE shop_ledger ENABLE TRIGGER USER")

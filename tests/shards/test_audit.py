@@ -17,6 +17,7 @@ from sharding.operations import audit, audit_report
 from tests.messages import whole
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
 from tests.shop.models import Account, Device, Ledger, Line, Order
+from tests.unfenced import unfenced
 
 
 @pytest.fixture
@@ -67,7 +68,7 @@ def test_every_row_is_met_once_whatever_the_batch(model, size):
 def test_audit_finds_a_row_on_a_shard_that_does_not_own_it(rows):
     order = Order.objects.get(tenant_id=42 - 5)
     owner, other = shard_of(order), next(alias for alias in SHARDS if alias != shard_of(order))
-    with routing.native(other):
+    with routing.native(other), unfenced(other, "shop_order"):
         Order(id=order.id, tenant_id=order.tenant_id, bucket=order.bucket).save(using=other, force_insert=True)
     printed, complaint = refused("audit")
     assert complaint == "Not all rows are where they belong: 1 finding."
@@ -150,11 +151,12 @@ def test_audit_finds_a_reference_to_another_bucket(rows):
 @ROLLED_BACK
 def test_audit_finds_a_key_without_a_bucket(rows):
     execute("shard_b", "ALTER TABLE shop_customer ALTER tenant_id DROP NOT NULL")
-    execute(
-        "shard_b",
-        "INSERT INTO shop_customer (id, bucket, name, email) "
-        "VALUES ('018bcfe5-6800-7000-9a3c-5d1f0e6b7a28', 0, '', '')",
-    )
+    with unfenced("shard_b", "shop_customer"):
+        execute(
+            "shard_b",
+            "INSERT INTO shop_customer (id, bucket, name, email) "
+            "VALUES ('018bcfe5-6800-7000-9a3c-5d1f0e6b7a28', 0, '', '')",
+        )
     printed, _ = refused("audit", "--model", "shop.Customer")
     assert lines(printed)[-1] == (
         "  shop.Customer 018bcfe5-6800-7000-9a3c-5d1f0e6b7a28 on shard_b, key None: the shard key has no bucket"
@@ -164,7 +166,7 @@ def test_audit_finds_a_key_without_a_bucket(rows):
 @ROLLED_BACK
 def test_audit_looks_at_default_too():
     Ledger.objects.create(tenant_id=42, number=1)
-    with routing.native("default"):
+    with routing.native("default"), unfenced("default", "shop_ledger"):
         Ledger(tenant_id=42, number=2, bucket=1236).save(using="default", force_insert=True)
     [finding] = json.loads(refused("audit", "--json")[0])["findings"]
     assert (finding["database"], finding["kind"], finding["rows"]) == ("default", "owner", 1)
