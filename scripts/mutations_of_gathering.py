@@ -152,8 +152,8 @@ MUTATIONS = [
     Mutation(
         "gathered rows forget the ownership predicate",
         "aggregator/gathering.py",
-        '    if home.vendor == "postgresql":\n        conditions',
-        "    if False:\n        conditions",
+        '    if home.vendor == "postgresql":\n        bucket',
+        "    if False:\n        bucket",
         (DIFFERENTIAL,),
     ),
     Mutation(

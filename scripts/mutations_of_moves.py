@@ -13,8 +13,127 @@ MODEL = ("tests/rebalance/test_model.py",)
 GUARD = "sharding/fence/functions.py"
 TRIGGERS = "sharding/fence/trigger_functions.py"
 WRITERS = ("tests/fence/test_writers.py",)
+ACTIONS = "sharding/rebalance/undecided_actions.py"
+STORED = "sharding/rebalance/stored_moves.py"
+BROKEN = "tests/moving/test_broken_protocol.py"
+TAKING = "tests/moving/test_taking.py"
+CLOSED = "tests/moving/test_closed.py"
 
+#: Of movers between real servers.
+OF_MOVERS = [
+    Mutation(
+        "a mover begins to take notes while transactions are open",
+        ACTIONS,
+        "    change_behind(attempt, step, act)\n    attempt.record(step)\n\n\ndef copy",
+        "    change(attempt, step, act)\n    attempt.record(step)\n\n\ndef copy",
+        (f"{BROKEN}::test_writers_that_are_at_it_are_waited_for",),
+    ),
+    Mutation(
+        "a mover closes the source while transactions are open",
+        ACTIONS,
+        "    change_behind(attempt, step, act)\n    attempt.record(step)\n\n\ndef unfence",
+        "    change(attempt, step, act)\n    attempt.record(step)\n\n\ndef unfence",
+        (f"{BROKEN}::test_writers_that_are_at_it_are_waited_for",),
+    ),
+    Mutation(
+        "a mover reads the last notes before it closes the source",
+        ACTIONS,
+        "    while _take_over(attempt).left:\n",
+        "    while False:\n",
+        (f"{BROKEN}::test_notes_are_read_behind_the_barrier",),
+    ),
+    Mutation(
+        "notes are deleted up to the highest number that was seen",
+        "sharding/rebalance/capturing.py",
+        "WHERE seq = ANY(%s::bigint[])\n",
+        "WHERE seq <= (SELECT max(n) FROM unnest(%s::bigint[]) AS n)\n",
+        (f"{BROKEN}::test_a_note_that_appears_late_with_a_low_number_is_not_forgotten",),
+    ),
+    Mutation(
+        "notes are taken over while a chunk is on its way",
+        "sharding/rebalance/copying.py",
+        "        entries = read(source, facts, BATCH)\n",
+        "        entries = read(source, facts, BATCH)\n"
+        "        from sharding.rebalance import capturing, sessions as s_\n"
+        "        ends = sessions.source.alias, sessions.target.alias\n"
+        "        with s_.open_sessions(*ends, bucket=facts.bucket, generation=facts.generation) as others:\n"
+        "            capturing.drain(others, facts)\n",
+        (f"{BROKEN}::test_a_row_that_is_written_while_its_chunk_is_on_its_way_arrives",),
+    ),
+    Mutation(
+        "a fence is changed whoever has it in hand",
+        "sharding/fence/barrier.py",
+        '        "WHERE bucket = %s AND generation <= %s AND state = ANY(%s)",\n',
+        '        "WHERE bucket = %s AND %s IS NOT NULL AND state = ANY(%s)",\n',
+        (f"{BROKEN}::test_an_attempt_that_was_overtaken_changes_no_fence",),
+    ),
+    Mutation(
+        "rows are brought whoever has the target in hand",
+        "sharding/rebalance/sessions.py",
+        "        if held != generation:\n",
+        "        if held is None:\n",
+        ("tests/rebalance/test_capturing.py::test_an_attempt_that_is_superseded_writes_nothing",),
+    ),
+    Mutation(
+        "a phase is recorded whoever has the move in hand",
+        STORED,
+        'changed = now() WHERE id = %s AND generation = %s AND phase = %s",\n',
+        'changed = now() WHERE id = %s AND %s IS NOT NULL AND phase = %s",\n',
+        (f"{BROKEN}::test_one_that_was_overtaken_records_nothing",),
+    ),
+    Mutation(
+        "the decision is made in two transactions",
+        STORED,
+        '        cursor.execute("UPDATE sharding_cluster SET epoch',
+        '        cursor.execute("COMMIT")\n        cursor.execute("BEGIN")\n'
+        '        cursor.execute("UPDATE sharding_cluster SET epoch',
+        (f"{BROKEN}::test_a_decision_is_made_or_not",),
+    ),
+    Mutation(
+        "rows are deleted while old statements are running",
+        "sharding/rebalance/seeing.py",
+        "    return bool(is_long)\n",
+        "    return False\n",
+        (f"{TAKING}::test_a_move_waits_for_old_statements_and_is_not_taken_again_and_again",),
+    ),
+    Mutation(
+        "no row is believed of a former owner",
+        "sharding/backends/rerouting.py",
+        "(not is_something or _is_doubtful(self.connection))",
+        "_is_doubtful(self.connection)",
+        ("tests/test_rerouting.py::test_nothing_is_not_believed",),
+    ),
+    Mutation(
+        "what is wanted at the last moment is not looked at",
+        STORED,
+        "    if Wanted(wanted) is not move.wanted:\n",
+        "    if False:\n",
+        (f"{TAKING}::test_what_is_wanted_at_the_last_moment_is_done",),
+    ),
+    Mutation(
+        "a mover that hangs counts for its shards when it is replaced",
+        "sharding/rebalance/claiming.py",
+        "for number, pair in in_hand.items() if number != move.id for alias in pair",
+        "for number, pair in in_hand.items() for alias in pair",
+        (f"{TAKING}::test_one_that_gives_none_is_replaced_though_its_shards_have_enough",),
+    ),
+    Mutation(
+        "an overtaken mover opens what its successor has closed",
+        "sharding/rebalance/failing.py",
+        "    is_ours = found.generation == move.generation\n",
+        "    is_ours = True\n",
+        (f"{CLOSED}::test_an_attempt_that_was_overtaken_opens_nothing",),
+    ),
+    Mutation(
+        "sessions keep the name of a move that others continue",
+        "sharding/rebalance/claiming.py",
+        "            rename(session)\n",
+        "            pass\n",
+        (f"{TAKING}::test_a_mover_goes_on_though_another_one_continues_what_it_began",),
+    ),
+]
 MUTATIONS = [
+    *OF_MOVERS,
     Mutation(
         "a mover acts on fences that it has not claimed",
         STATE,

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, nullcontext
 from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
@@ -30,7 +30,6 @@ from sharding.rebalance.phases import FINAL, Phase
 from sharding.testing import cluster
 from sharding.testing.statements import statements
 from tests import moved_rows, servers
-from tests.fence.conftest import lower
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
 from tests.shop.models import Order
@@ -58,20 +57,20 @@ ALL = list(range(6))
 @pytest.fixture(autouse=True, params=["with a fence", "without"])
 def orders(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[None]:
     """Two orders on each shard, whose fence counts what it hides, or does not."""
-    fence = "row" if request.param == "with a fence" else None
-    with override_settings(SHARDING={**settings.SHARDING, "FENCE": fence}), cluster.owners(*OWNERS):
-        for alias in CLUSTER:
-            raising.raise_around(alias)
-        places = [(alias, place) for place in range(2) for alias in OWNERS]
-        Order.objects.bulk_create(
-            [Order(tenant_id=tenant_on(*where), total=total, status=where[0]) for total, where in enumerate(places)]
-        )
-        cluster_map.refresh()
-        # Whatever was refused before.
-        assert _all().count() == 6
-        yield
+    has_fence = request.param == "with a fence"
+    with override_settings(SHARDING={**settings.SHARDING, "FENCE": "row" if has_fence else None}):
+        with nullcontext() if has_fence else without_fences(CLUSTER), cluster.owners(*OWNERS):
+            places = [(alias, place) for place in range(2) for alias in OWNERS]
+            Order.objects.bulk_create(
+                [Order(tenant_id=tenant_on(*where), total=total, status=where[0]) for total, where in enumerate(places)]
+            )
+            cluster_map.refresh()
+            # Whatever was refused before.
+            assert _all().count() == 6
+            yield
     for alias in CLUSTER:
-        lower(alias)
+        raising.raise_around(alias)
+        raising.follow_map(alias)
     cluster_map.refresh()
 
 

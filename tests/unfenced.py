@@ -4,7 +4,7 @@ Rows where the fence would not let them be: as if they were older than it, or so
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,6 +18,19 @@ def unfenced(alias: str, *tables: str) -> Iterator[None]:
         _switch(alias, tables, "DISABLE")
         yield
         _switch(alias, tables, "ENABLE")
+
+
+@contextmanager
+def without_fences(aliases: Iterable[str]) -> Iterator[None]:
+    """Take away the fences of some databases; who uses it raises them again once SHARDING has a FENCE."""
+    for alias in aliases:
+        with connections[alias].cursor() as cursor:
+            cursor.execute("SELECT oid::regprocedure FROM pg_proc WHERE proname LIKE 'sharding\\_fence\\_%'")
+            for (function,) in cursor.fetchall():
+                cursor.execute(f"DROP FUNCTION {function} CASCADE")
+            cursor.execute("DELETE FROM sharding_fence")
+            cursor.execute("UPDATE sharding_identity SET shown = NULL, hidden = NULL")
+    yield
 
 
 def _switch(alias: str, tables: tuple[str, ...], word: str) -> None:

@@ -9,24 +9,19 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 
-from sharding.errors import RebalanceError
 from sharding.rebalance import stored_moves
 from sharding.rebalance.facts import MoveFacts
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import UNDECIDED, Phase, Wanted
 from sharding.rebalance.sessions import Session, Sessions
 from sharding.rebalance.steps import Side, Step
-from sharding.rebalance.stored_moves import StoredMove
+from sharding.rebalance.stored_moves import Interrupted, StoredMove
 from sharding.rebalance.tables import Table
 
 #: Seconds between two signs of life.
 SIGN_EVERY = 0.5
 #: Phases in which nobody can write the bucket.
 CLOSED = frozenset({Phase.FENCING, Phase.FINISHING, Phase.DECIDED, Phase.OWNING})
-
-
-class Interrupted(RebalanceError):
-    """The mover is to stop, or the operator wants something else of the move; nothing has failed."""
 
 
 @dataclass(slots=True)
@@ -43,6 +38,8 @@ class Attempt:
     written: dict[str, set[str]] | None = None
     #: When the source was closed, by this process's clock.
     closed: float | None = None
+    #: Whether the decision may have been made: its commit was sent.
+    deciding: bool = False
     #: Seconds for which it was, once the bucket is open on the other side.
     gap: float | None = None
     copied: int = 0

@@ -45,7 +45,7 @@ AND (phase <> 'window' OR announced + make_interval(secs => %(ttl)s) <= now()
 ORDER BY phase = ANY(%(closed)s) DESC, phase IN ('planned', 'window', 'purging'), id
 """
 _IN_HAND = """
-SELECT m.source, m.target FROM pg_locks AS l JOIN sharding_move AS m ON m.id = l.objid
+SELECT m.id, m.source, m.target FROM pg_locks AS l JOIN sharding_move AS m ON m.id = l.objid
 WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
@@ -92,8 +92,11 @@ def take(
         without: the numbers of moves to leave alone.
     """
     with transaction(control) as cursor:
-        # One at a time, so that the limit of a shard is kept.
-        cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [CLAIM_LOCK])
+        # One at a time, so that the limit of a shard is kept. One that stands still here does not hold up the others.
+        cursor.execute(
+            "SELECT set_config('idle_in_transaction_session_timeout', %s, true), pg_advisory_xact_lock(%s, 0)",
+            [f"{round(ENDING * 1000)}ms", CLAIM_LOCK],
+        )
         cursor.execute(
             _DUE,
             {
@@ -107,8 +110,10 @@ def take(
         )
         due = [(of_row(row[:-1]), row[-1]) for row in cursor.fetchall()]
         cursor.execute(_IN_HAND, [MOVE_LOCK])
-        busy = Counter(alias for pair in cursor.fetchall() for alias in pair)
+        in_hand = {number: pair for number, *pair in cursor.fetchall()}
         for move, is_silent in due:
+            # One that is taken over is not counted twice.
+            busy = Counter(alias for number, pair in in_hand.items() if number != move.id for alias in pair)
             urgent = move.phase in CLOSED
             if not urgent and max(busy[move.source], busy[move.target]) >= options.per_shard:
                 continue
@@ -142,21 +147,17 @@ def _begin(cursor: Any, move: StoredMove, worker: str) -> StoredMove:
 
 
 def _lock(cursor: Any, move: StoredMove, is_silent: bool) -> bool:
+    if is_silent:
+        # It may stand still in the middle of a change of the row.
+        cursor.execute(_HOLDERS, [MOVE_LOCK, move.id])
+        for (pid,) in cursor.fetchall():
+            cursor.execute("SELECT pg_terminate_backend(%s, %s)", [pid, round(ENDING * 1000)])
     # Whoever changes the row at this moment is at it.
     cursor.execute(
         "SELECT phase FROM sharding_move WHERE id = %s AND generation = %s FOR UPDATE SKIP LOCKED",
         [move.id, move.generation],
     )
-    if cursor.fetchone() != (str(move.phase),):
-        return False
-    if _try(cursor, move):
-        return True
-    if not is_silent:
-        return False
-    cursor.execute(_HOLDERS, [MOVE_LOCK, move.id])
-    for (pid,) in cursor.fetchall():
-        cursor.execute("SELECT pg_terminate_backend(%s, %s)", [pid, round(ENDING * 1000)])
-    return _try(cursor, move)
+    return cursor.fetchone() == (str(move.phase),) and _try(cursor, move)
 
 
 def _try(cursor: Any, move: StoredMove) -> bool:

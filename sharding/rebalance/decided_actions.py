@@ -14,7 +14,7 @@ from sharding.rebalance.attempt import Attempt
 from sharding.rebalance.fences import change
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.purging import Purge
-from sharding.rebalance.sessions import Cursor
+from sharding.rebalance.sessions import Cursor, transaction
 from sharding.rebalance.steps import Step
 
 
@@ -48,7 +48,10 @@ def reverse(attempt: Attempt, step: Step) -> None:
 
 
 def end_window(attempt: Attempt, step: Step) -> None:
-    attempt.record(step)
+    control, move = attempt.control, attempt.move
+    with transaction(control) as cursor:
+        stored_moves.keep_wish(cursor, move)
+        stored_moves.set_phase(cursor, control.alias, move, Phase.PURGING)
 
 
 def settle(attempt: Attempt, step: Step) -> None:

@@ -9,12 +9,11 @@ import logging
 import psycopg
 
 from sharding.errors import RebalanceError
-from sharding.rebalance import stored_moves, undecided_actions
-from sharding.rebalance.attempt import Attempt
+from sharding.rebalance import fences, stored_moves
+from sharding.rebalance.attempt import CLOSED
 from sharding.rebalance.phases import UNDECIDED, Phase, Wanted
 from sharding.rebalance.sessions import Session
 from sharding.rebalance.stored_moves import StoredMove
-from sharding.rebalance.undecided_steps import Unfence
 
 logger = logging.getLogger("sharding")
 
@@ -25,13 +24,15 @@ PAUSES = (1.0, 2.0, 5.0, 15.0, 60.0)
 def retry_later(control: Session, move: StoredMove, error: Exception) -> None:
     """Write into the move's row what has failed, and when it is tried again."""
     pause = PAUSES[min(move.failures, len(PAUSES) - 1)]
-    logger.warning("The move of bucket %d from %s to %s failed, and is tried again in %g s: %s",
-                   move.bucket, move.source, move.target, pause, error)  # fmt: skip
+    # Where nobody can write the bucket meanwhile, it is never left alone for long.
     control.connection.execute(
         "UPDATE sharding_move SET error = %s, failures = failures + 1, changed = now(), "
-        "retry_at = now() + make_interval(secs => %s) WHERE id = %s AND generation = %s",
-        [str(error), pause, move.id, move.generation],
+        "retry_at = now() + make_interval(secs => CASE WHEN phase = ANY(%s) THEN %s ELSE %s END) "
+        "WHERE id = %s AND generation = %s",
+        [str(error), [str(phase) for phase in CLOSED], PAUSES[0], pause, move.id, move.generation],
     )
+    logger.warning("The move of bucket %d from %s to %s failed, and is tried again in %g s at most: %s",
+                   move.bucket, move.source, move.target, pause, error)  # fmt: skip
 
 
 def give_up(control: Session, move: StoredMove, error: RebalanceError) -> None:
@@ -44,12 +45,32 @@ def give_up(control: Session, move: StoredMove, error: RebalanceError) -> None:
     )
 
 
-def open_again(attempt: Attempt) -> None:
-    """Let the bucket be written on the source again, if nobody can and nothing is decided: the application waits."""
+def open_again(control: Session, source: Session, move: StoredMove, *, deciding: bool) -> None:
+    """
+    Let the bucket be written on the source again, if nobody can and nothing is decided: the application waits.
+
+    Args:
+        deciding: whether this attempt has sent the decision.
+    """
     try:
-        attempt.move = stored_moves.read(attempt.control, attempt.move.id).move
-        if attempt.move.phase in {Phase.FENCING, Phase.FINISHING}:
-            undecided_actions.unfence(attempt, Unfence())
+        closed = _closed(control, move, deciding)
+        if closed is not None:
+            fences.claim(source, closed.bucket, closed.generation)
+            if fences.reopen(source, closed):
+                stored_moves.record(control, closed, Phase.CATCHING_UP)
     except (psycopg.Error, RebalanceError, OSError) as error:
         logger.warning("Bucket %d may be closed on %s until the next attempt: %s",
-                       attempt.move.bucket, attempt.move.source, error)  # fmt: skip
+                       move.bucket, move.source, error)  # fmt: skip
+
+
+def _closed(control: Session, move: StoredMove, deciding: bool) -> StoredMove | None:
+    """Return the move's row if it is the attempt's, and its bucket may be closed on the source without need."""
+    try:
+        found = stored_moves.read(control, move.id).move
+    except psycopg.Error:
+        if deciding:
+            raise
+        # The fence's generation is enough: whoever decides later has claimed it before.
+        found = move
+    is_ours = found.generation == move.generation
+    return found if is_ours and found.phase in {Phase.FENCING, Phase.FINISHING} else None

@@ -11,6 +11,8 @@ from sharding.fence import barrier
 from sharding.rebalance.attempt import Attempt
 from sharding.rebalance.sessions import Cursor, Session, transaction
 from sharding.rebalance.steps import Step
+from sharding.rebalance.stored_moves import StoredMove
+from sharding.rebalance.undecided_steps import Unfence
 
 Act = Callable[[Cursor], None]
 
@@ -39,6 +41,12 @@ def change_behind(attempt: Attempt, step: Step, act: Act = _nothing) -> None:
     """
     session = attempt.at(step)
     barrier.behind(session.connection, attempt.move.bucket, lambda cursor: _change(cursor, attempt, step, act, 0, ""))
+
+
+def reopen(session: Session, move: StoredMove) -> bool:
+    """Let the source be written again, and return whether it can be: no later attempt has it in hand."""
+    with transaction(session) as cursor:
+        return barrier.change(cursor, move.bucket, move.generation, Unfence.before, Unfence.after)
 
 
 def claim(session: Session, bucket: int, generation: int) -> None:

@@ -18,14 +18,23 @@ from django.db import DEFAULT_DB_ALIAS
 from sharding.errors import (
     CopyDamaged,
     CopyRefused,
+    MoveConflict,
     MoveOvertaken,
     RebalanceError,
     Superseded,
     TablesDiffer,
     VerificationFailed,
 )
-from sharding.rebalance import claiming, decided_actions, decided_steps, failing, fences, undecided_actions
-from sharding.rebalance.attempt import CLOSED, Attempt, Interrupted
+from sharding.rebalance import (
+    claiming,
+    decided_actions,
+    decided_steps,
+    failing,
+    fences,
+    stored_moves,
+    undecided_actions,
+)
+from sharding.rebalance.attempt import CLOSED, Attempt
 from sharding.rebalance.decided_steps import Own
 from sharding.rebalance.move_state import next_step
 from sharding.rebalance.options import Options
@@ -34,13 +43,15 @@ from sharding.rebalance.purging import vacuum
 from sharding.rebalance.seeing import see
 from sharding.rebalance.sessions import Session, Sessions, open_session
 from sharding.rebalance.steps import Claim, Side, Step
-from sharding.rebalance.stored_moves import StoredMove
+from sharding.rebalance.stored_moves import Interrupted, StoredMove
 from sharding.rebalance.tables import Table, sharded_tables
 from sharding.rebalance.undecided_steps import Decide, Fence
 
 logger = logging.getLogger("sharding")
 
 _ACTIONS: dict[type[Step], Callable[[Attempt, Step], None]] = {**undecided_actions.ACTIONS, **decided_actions.ACTIONS}
+#: Seconds until a move is looked at again whose window is over, while old statements are running.
+LOOK_AGAIN = 1.0
 #: What is wrong with the rows, so that the move is given up.
 HOPELESS = (CopyRefused, CopyDamaged, VerificationFailed, TablesDiffer)
 
@@ -99,15 +110,25 @@ class Mover:
             attempt = self._attempt(move)
             self._steps(attempt)
         except Interrupted:
-            pass
+            self._open_again(move, attempt)
         except (Superseded, MoveOvertaken) as error:
             logger.info("%s", error)
+        except MoveConflict as error:
+            # Whatever is done now may be wrong.
+            failing.retry_later(self._need_control(), move, error)
         except HOPELESS as error:
+            self._open_again(move, attempt)
             failing.give_up(self._need_control(), move, error)
         except (psycopg.Error, RebalanceError, OSError) as error:
-            if attempt is not None:
-                failing.open_again(attempt)
-            self._retry(move, error)
+            self._open_again(move, attempt)
+            self._retry(attempt.move if attempt is not None else move, error)
+
+    def _open_again(self, move: StoredMove, attempt: Attempt | None) -> None:
+        # Without an attempt, one of the shards does not answer: it may be the other one.
+        source = self._sessions.get(move.source)
+        if source is not None:
+            known, deciding = (attempt.move, attempt.deciding) if attempt is not None else (move, False)
+            failing.open_again(self._need_control(), source, known, deciding=deciding)
 
     def _retry(self, move: StoredMove, error: Exception) -> None:
         """Write down what has failed; sessions are not used again of which nobody knows how they are."""
@@ -119,9 +140,8 @@ class Mover:
     def _attempt(self, move: StoredMove) -> Attempt:
         control = self._need_control()
         claiming.adopt(control, control, move)
+        # The source first, which can be opened again without the target.
         sessions = Sessions(self._session(move, move.source), self._session(move, move.target))
-        for session in (sessions.source, sessions.target):
-            claiming.adopt(control, session, move)
         if move.source not in self._tables:
             # They stay as they are: no migration begins while movers are at work.
             self._tables[move.source] = sharded_tables(sessions.source)
@@ -129,9 +149,13 @@ class Mover:
 
     def _steps(self, attempt: Attempt) -> None:
         step: Step | None = None
+        begun_in = attempt.move.phase
         while True:
             step = _at_once(step, attempt) or next_step(see(attempt))
             if step is None:
+                if begun_in is Phase.WINDOW:
+                    # It was due, but for what others are reading.
+                    stored_moves.rest(attempt.control, attempt.move, LOOK_AGAIN)
                 return
             before = attempt.move
             if self.options.stop() and attempt.move.phase not in CLOSED:
@@ -153,6 +177,7 @@ class Mover:
         if found is None or found.connection.closed:
             found = self._opened.enter_context(open_session(alias, bucket=move.bucket, generation=move.generation))
             self._sessions[alias] = found
+        claiming.adopt(self._need_control(), found, move)
         return found
 
     def _open_control(self) -> None:

@@ -28,10 +28,10 @@ def see(attempt: Attempt) -> Seen:
     source, target = fence_row(attempt.sessions.source, bucket), fence_row(attempt.sessions.target, bucket)
     standing = stored_moves.read(attempt.control, attempt.move.id)
     # Whatever the row says by now, this attempt acts by its own generation alone.
-    known, move = attempt.move, standing.move
+    move = standing.move
+    if move.generation != attempt.move.generation:
+        raise stored_moves.superseded(attempt.control.alias, attempt.move)
     attempt.move = move
-    if move.generation != known.generation:
-        raise stored_moves.superseded(attempt.control.alias, known)
     return Seen(
         bucket=bucket,
         source=move.source,

@@ -7,17 +7,24 @@ Every change compares the attempt's generation and the phase in which it was dec
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sharding.errors import Superseded
+from sharding.errors import RebalanceError, Superseded
 from sharding.rebalance.phases import Phase, Wanted
 from sharding.rebalance.report import Report
 from sharding.rebalance.sessions import Cursor, Session, transaction
 
 #: What of a move's row a mover needs.
 COLUMNS = "id, bucket, source, target, phase, wanted, generation, epoch, announced, window_ends, failures"
+#: Phases to which a move comes again and again that cannot be decided: each failure makes it wait longer.
+_REPEATED = frozenset({Phase.CATCHING_UP, Phase.VERIFYING, Phase.FENCING, Phase.FINISHING})
+
+
+class Interrupted(RebalanceError):
+    """The mover is to stop, or the operator wants something else of the move; nothing has failed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +89,31 @@ def set_phase(
     cursor: Cursor, alias: str, move: StoredMove, phase: Phase, assigned: str = "", values: tuple[Any, ...] = ()
 ) -> None:
     """Do what record() does in a transaction that does more."""
-    _update(cursor, alias, move, f"phase = %s, failures = 0, retry_at = NULL{assigned and f', {assigned}'}",
+    failures = "failures" if phase in _REPEATED else "0"
+    _update(cursor, alias, move, f"phase = %s, failures = {failures}, retry_at = NULL{assigned and f', {assigned}'}",
             (str(phase), *values))  # fmt: skip
+
+
+def keep_wish(cursor: Cursor, move: StoredMove) -> None:
+    """
+    Let nobody want something else of a move before the transaction ends: afterwards it would come too late.
+
+    Raises:
+        Interrupted: somebody has since the step was chosen.
+    """
+    cursor.execute("SELECT wanted FROM sharding_move WHERE id = %s FOR UPDATE", [move.id])
+    ((wanted,),) = cursor.fetchall()
+    if Wanted(wanted) is not move.wanted:
+        raise Interrupted(f"Bucket {move.bucket} is to {wanted}.")
+
+
+def rest(control: Session, move: StoredMove, seconds: float) -> None:
+    """Let a move wait, of which nobody knows when it can go on, unless the operator wants something else of it."""
+    control.connection.execute(
+        "UPDATE sharding_move SET retry_at = now() + make_interval(secs => %s) "
+        "WHERE id = %s AND generation = %s AND phase = %s AND wanted = %s",
+        [seconds, move.id, move.generation, str(move.phase), str(move.wanted)],
+    )
 
 
 def set_report(control: Session, move: StoredMove, report: Report) -> None:
@@ -104,16 +134,21 @@ def give_sign(control: Session, move: StoredMove, copied: int, noted: int | None
     return Wanted(found[0])
 
 
-def decide(control: Session, move: StoredMove) -> int:
+def decide(control: Session, move: StoredMove, *, committing: Callable[[], None] = lambda: None) -> int:
     """
     Give the bucket to the target: phase, map and epoch change together. Return the new epoch.
 
     What is to be cleaned up is on the other side from here on.
 
+    Args:
+        committing: called before the commit, after which nobody knows what has become of it until it is answered.
+
     Raises:
         Superseded: another attempt has taken over.
+        Interrupted: the operator wants something else.
     """
     with transaction(control) as cursor:
+        keep_wish(cursor, move)
         cursor.execute("UPDATE sharding_cluster SET epoch = epoch + 1 RETURNING epoch")
         ((epoch,),) = cursor.fetchall()
         set_phase(cursor, control.alias, move, Phase.DECIDED, "epoch = %s", (epoch,))
@@ -125,6 +160,7 @@ def decide(control: Session, move: StoredMove) -> int:
             raise superseded(control.alias, move)
         cursor.execute("DELETE FROM sharding_cleanup WHERE move = %s", [move.id])
         note_clean_up(cursor, move, rows=move.source, notes=move.target)
+        committing()
     return int(epoch)
 
 

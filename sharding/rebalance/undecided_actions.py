@@ -136,7 +136,11 @@ def decide(attempt: Attempt, step: Step) -> None:
             unfence(attempt, steps.Unfence())
             return
         time.sleep(0.005)
-    epoch = stored_moves.decide(attempt.control, attempt.move)
+
+    def committing() -> None:
+        attempt.deciding = True
+
+    epoch = stored_moves.decide(attempt.control, attempt.move, committing=committing)
     attempt.move = replace(attempt.move, phase=Phase.DECIDED, epoch=epoch)
 
 

@@ -17,7 +17,7 @@ from django.test import override_settings
 from sharding import bucket_of, cluster_map
 from sharding.backends.raw_sql import CONTROL_ONLY
 from sharding.bucket_map import BucketMap
-from sharding.fence import raising, states
+from sharding.fence import states
 from sharding.models import Attempt, BucketOwner, CleanUp, Cluster, CopyProgress, Dirty, Move
 from sharding.rebalance import registering
 from sharding.rebalance.mover import Mover
@@ -26,9 +26,9 @@ from sharding.rebalance.phases import Wanted
 from sharding.rebalance.plan import Balance, Plan, PlannedMove, Share, digest_of
 from sharding.rebalance.sessions import Session, open_session
 from sharding.testing import cluster
-from tests.fence.conftest import lower
 from tests.layouts import CLUSTER, tenant_on
 from tests.shop.models import Customer, Line, Order, OrderTag, Tag
+from tests.unfenced import unfenced
 
 #: Seconds after which nobody has an old map.
 MAP_TTL = 0.05
@@ -100,9 +100,11 @@ class Scene:
 
     def states(self) -> tuple[str | None, str | None]:
         """Return what the bucket is on the source and on the target."""
-        rows = [states.states(connections[alias]).get(self.bucket) for alias in (self.source, self.target)]
-        first, second = (str(row.state) if row else None for row in rows)
-        return first, second
+        return self.states_of(self.source), self.states_of(self.target)
+
+    def states_of(self, alias: str) -> str | None:
+        row = states.states(connections[alias]).get(self.bucket)
+        return str(row.state) if row else None
 
     def rows(self, alias: str) -> dict[str, list[tuple[Any, ...]]]:
         """Return all rows of the bucket that one database has, whoever owns them."""
@@ -130,18 +132,12 @@ class Scene:
 def fenced_cluster(*owners: str, **changes: Any) -> Iterator[None]:
     """Let the databases own the buckets in turn, behind fences; afterwards it is all as before."""
     sharding = {**settings.SHARDING, "FENCE": "row", "MAP_TTL": MAP_TTL, "MOVE_WAIT": 5.0, **changes}
-    with override_settings(SHARDING=sharding):
-        with cluster.owners(*(owners or CLUSTER)):
-            for alias in CLUSTER:
-                raising.raise_around(alias)
-                raising.follow_map(alias)
-            before = dict(BucketOwner.objects.using("default").values_list("bucket", "shard"))
-            try:
-                yield
-            finally:
-                _put_back(before)
-        for alias in CLUSTER:
-            lower(alias)
+    with override_settings(SHARDING=sharding), cluster.owners(*(owners or CLUSTER)):
+        before = dict(BucketOwner.objects.using("default").values_list("bucket", "shard"))
+        try:
+            yield
+        finally:
+            _put_back(before)
     cluster_map.refresh()
 
 
@@ -151,11 +147,11 @@ def _put_back(owners: dict[int, str]) -> None:
     moved = [row for row in BucketOwner.objects.using("default") if row.shard != owners[row.bucket]]
     for row in moved:
         BucketOwner.objects.using("default").filter(bucket=row.bucket).update(shard=owners[row.bucket])
+    tables = [model._meta.db_table for model in reversed(MODELS)]
     for alias in CLUSTER:
-        lower(alias)
-        for table in (Dirty, CopyProgress):
-            table.objects.using(alias).all().delete()
-        for model in reversed(MODELS):
-            with connections[alias].cursor() as cursor:
-                cursor.execute(f'{CONTROL_ONLY} DELETE FROM "{model._meta.db_table}"')
+        with unfenced(alias, *tables), connections[alias].cursor() as cursor:
+            for table in tables:
+                cursor.execute(f'{CONTROL_ONLY} DELETE FROM "{table}"')
+        for kept in (Dirty, CopyProgress):
+            kept.objects.using(alias).all().delete()
     Cluster.objects.using("default").update(epoch=Cluster.objects.using("default").get().epoch + 1)

@@ -11,12 +11,9 @@ from typing import Any
 import pytest
 from django.db import connections
 
-from sharding import conf
-from sharding.fence import raising
 from sharding.rebalance import preflight
 from sharding.rebalance.finding import Finding
 from sharding.rebalance.sessions import Session, open_inspection
-from tests.fence.conftest import lower
 
 SOURCE, TARGET = "shard_a", "shard_b"
 PAIRS = [(SOURCE, TARGET)]
@@ -24,19 +21,8 @@ BUCKETS = [0, 3]
 
 
 @pytest.fixture
-def ready(transactional_db: None, settings: Any) -> Iterator[None]:
-    """Fences around all shards."""
-    if conf.current().fence is not None:
-        yield
-        return
-    settings.SHARDING = settings.SHARDING | {"FENCE": "row"}
-    for alias in conf.current().shards:
-        raising.raise_around(alias)
-    try:
-        yield
-    finally:
-        for alias in conf.current().shards:
-            lower(alias)
+def ready(transactional_db: None) -> None:
+    """Fences around all shards, as everywhere."""
 
 
 def found(**options: Any) -> list[tuple[str, str, str]]:

@@ -1,0 +1,96 @@
+"""
+How tests bring a move to where they want it, and meddle there.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import psycopg
+import pytest
+
+from sharding.bucket_states import BucketState
+from sharding.rebalance import failing
+from sharding.rebalance.phases import Phase
+from sharding.rebalance.steps import Step
+from sharding.rebalance.stored_moves import StoredMove
+from tests.moving.applications import session
+from tests.moving.scenes import MAP_TTL, Scene
+from tests.moving.statements import Statement, watched
+
+OVER = (Phase.DONE, Phase.ABORTED)
+#: Seconds after which a move that should be over is not.
+PATIENCE = 60.0
+
+
+def finish(scene: Scene, until: tuple[Phase, ...] = OVER, *, waiting: Callable[[], object] = lambda: None) -> None:
+    """Run movers, whatever fails, until the move is in one of some phases; ``waiting`` is called before each."""
+    deadline = time.monotonic() + PATIENCE
+    while scene.move.phase not in until:
+        assert time.monotonic() < deadline, f"The move stays in {scene.move.phase}: {scene.move.error}"
+        waiting()
+        with suppress(psycopg.OperationalError):
+            scene.mover().run()
+        time.sleep(MAP_TTL / 4)
+
+
+class Lost(BaseException):
+    """The mover is gone, as if it had been killed."""
+
+
+def stop_at(scene: Scene, phase: Phase) -> None:
+    """Let a mover be lost as soon as the move is in a phase."""
+
+    def heard(move: StoredMove, step: Step) -> None:
+        if step.leads_to == phase:
+            raise Lost
+
+    with suppress(Lost):
+        while scene.move.phase not in OVER:
+            scene.mover(heard=heard).run()
+            time.sleep(MAP_TTL / 4)
+    assert scene.move.phase == phase
+
+
+@contextmanager
+def once(wanted: Callable[[Statement], bool], act: Callable[[], object]) -> Iterator[list[Statement]]:
+    """Do something before the first statement of a mover that is wanted, and yield a list which has it then."""
+    met: list[Statement] = []
+
+    def before(statement: Statement) -> None:
+        if not met and wanted(statement):
+            met.append(statement)
+            act()
+
+    with watched(before):
+        yield met
+
+
+def within(step: str, alias: str = "", place: int = 1) -> Callable[[Statement], bool]:
+    """Return a condition: the first statement of a step, or the first one at a shard."""
+    return lambda each: each.within == step and each.place >= place and alias in {"", each.alias}
+
+
+def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let moves be tried again at once after a failure."""
+    monkeypatch.setattr(failing, "PAUSES", (0.01,))
+
+
+def set_state(alias: str, bucket: int, state: BucketState, **facts: Any) -> None:
+    """Change a fence by hand."""
+    pairs = "".join(f", {name} = {value}" for name, value in facts.items())
+    with session(alias) as connection:
+        connection.execute(f"UPDATE sharding_fence SET state = %s{pairs} WHERE bucket = %s", [str(state), bucket])
+
+
+def as_mover(alias: str, bucket: int, query: str) -> int:
+    """Change rows of a bucket as the mover that has it in hand may, and nobody else; return how many."""
+    with session(alias) as connection, connection.transaction():
+        connection.execute(
+            "SELECT set_config('sharding.mover', generation::text, true) FROM sharding_fence WHERE bucket = %s",
+            [bucket],
+        )
+        return connection.execute(query, [bucket]).rowcount
