@@ -33,6 +33,7 @@ from tests import moved_rows, servers
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
 from tests.shop.models import Order
+from tests.unfenced import without_fences
 
 pytestmark = [
     pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
@@ -58,16 +59,19 @@ ALL = list(range(6))
 def orders(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[None]:
     """Two orders on each shard, whose fence counts what it hides, or does not."""
     has_fence = request.param == "with a fence"
-    with override_settings(SHARDING={**settings.SHARDING, "FENCE": "row" if has_fence else None}):
-        with nullcontext() if has_fence else without_fences(CLUSTER), cluster.owners(*OWNERS):
-            places = [(alias, place) for place in range(2) for alias in OWNERS]
-            Order.objects.bulk_create(
-                [Order(tenant_id=tenant_on(*where), total=total, status=where[0]) for total, where in enumerate(places)]
-            )
-            cluster_map.refresh()
-            # Whatever was refused before.
-            assert _all().count() == 6
-            yield
+    with (
+        override_settings(SHARDING={**settings.SHARDING, "FENCE": "row" if has_fence else None}),
+        nullcontext() if has_fence else without_fences(CLUSTER),
+        cluster.owners(*OWNERS),
+    ):
+        places = [(alias, place) for place in range(2) for alias in OWNERS]
+        Order.objects.bulk_create(
+            [Order(tenant_id=tenant_on(*where), total=total, status=where[0]) for total, where in enumerate(places)]
+        )
+        cluster_map.refresh()
+        # Whatever was refused before.
+        assert _all().count() == 6
+        yield
     for alias in CLUSTER:
         raising.raise_around(alias)
         raising.follow_map(alias)
