@@ -4,6 +4,8 @@ Whether buckets are on their way, or are about to be, as the control database sa
 
 from __future__ import annotations
 
+from typing import Any
+
 from django.db import DEFAULT_DB_ALIAS, connections
 
 #: Phases of a move after which no shard has rows of another's bucket because of it; see sharding.rebalance.phases.
@@ -12,9 +14,20 @@ ENDED = ("done", "aborted")
 
 def exist() -> bool:
     """Ask the control database; before it has the table of moves, nobody has made one."""
+    found = _under_way()
+    return found is not None and found.exists()
+
+
+def buckets() -> frozenset[int]:
+    """Ask the control database which buckets are on their way, or about to be."""
+    found = _under_way()
+    return frozenset() if found is None else frozenset(found.values_list("bucket", flat=True))
+
+
+def _under_way() -> Any:
     from sharding.move_tables import Move
 
     # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
     if Move._meta.db_table not in connections[DEFAULT_DB_ALIAS].introspection.table_names():
-        return False
-    return Move.objects.using(DEFAULT_DB_ALIAS).exclude(phase__in=ENDED).exists()
+        return None
+    return Move.objects.using(DEFAULT_DB_ALIAS).exclude(phase__in=ENDED)

@@ -31,6 +31,7 @@ NO_ROW: frozenset[int] = frozenset()
 PLAIN = frozenset({int, str, UUID})
 
 _native: ContextVar[str | None] = ContextVar("sharding_native", default=None)
+_migrating: ContextVar[bool] = ContextVar("sharding_migrating", default=False)
 _probe: ContextVar[bool] = ContextVar("sharding_probe", default=False)
 
 
@@ -46,6 +47,21 @@ def native(alias: str) -> Iterator[None]:
 
 def native_alias() -> str | None:
     return _native.get()
+
+
+@contextmanager
+def migrating(alias: str) -> Iterator[None]:
+    """Do the same for a migration, which is to see the database's own rows only, and none that it keeps for moves."""
+    token = _migrating.set(True)
+    try:
+        with native(alias):
+            yield
+    finally:
+        _migrating.reset(token)
+
+
+def is_migrating() -> bool:
+    return _migrating.get()
 
 
 @contextmanager

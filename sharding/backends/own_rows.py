@@ -10,12 +10,14 @@ from typing import Any
 
 from django.db.models.sql import Query
 
-from sharding import conf, ownership, registry
+from sharding import conf, ownership, registry, routing
 
 
 def own_rows(name: str, query: Query, connection: Any) -> Query:
-    """Return what a query of a migration is on a database with a fence: the same, without rows that this one hides."""
-    if name == "SQLInsertCompiler" or connection.vendor != "postgresql" or conf.current().fence is None:
+    """Return what a query of a migration is on a database with a fence: without rows that this one hides."""
+    if not routing.is_migrating() or name == "SQLInsertCompiler":
+        return query
+    if connection.vendor != "postgresql" or conf.current().fence is None:
         return query
     # An earlier state of a model may have no buckets yet.
     fields = {field.name for field in query.model._meta.local_concrete_fields} if query.model else set()

@@ -75,7 +75,7 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
         with (
             direct_connection(alias, lock_timeout=patience.lock_timeout) as connection,
             _alone(connection, patience, reporter),
-            routing.native(alias),
+            routing.migrating(alias),
         ):
             for table in create_missing_tables(connection):
                 reporter.say(alias, f"created {table}, whose model is kept on shards now")

@@ -4,7 +4,7 @@ Look at every stored row: does its bucket agree with its key, its id with its bu
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -66,23 +66,29 @@ class Step:
 
 
 def audit(
-    entry: Entry, alias: str, bucket_map: BucketMap, *, repair: bool = False, size: int = BATCH
+    entry: Entry,
+    alias: str,
+    bucket_map: BucketMap,
+    *,
+    moving: Set[int] = frozenset(),
+    repair: bool = False,
+    size: int = BATCH,
 ) -> Iterator[Step]:
     """
     Yield a step for each batch of a model's rows on one database.
 
     With ``repair``, wrong stored buckets are put right. A row that is on the wrong shard is never moved or deleted: its
-    twin may be on the right one.
+    twin may be on the right one. Rows of buckets that are ``moving`` may be on two.
     """
     columns = [BUCKET_COLUMN, entry.key_attname, *(name for name in entry.columns if name != entry.key_attname)]
     for batch in places.in_batches(entry, alias, columns, size=size):
-        findings = tuple(each for row in batch for each in _of_row(entry, alias, bucket_map, columns, row))
+        findings = tuple(each for row in batch for each in _of_row(entry, alias, bucket_map, columns, row, moving))
         repaired = _repair(entry, alias, findings) if repair else 0
         yield Step(entry.label, alias, len(batch), findings, repaired)
 
 
 def _of_row(
-    entry: Entry, alias: str, bucket_map: BucketMap, columns: Sequence[str], row: Sequence[Any]
+    entry: Entry, alias: str, bucket_map: BucketMap, columns: Sequence[str], row: Sequence[Any], moving: Set[int]
 ) -> Iterator[Finding]:
     pk, values = row[0], dict(zip(columns, row[1:], strict=True))
     key = values[entry.key_attname]
@@ -103,7 +109,7 @@ def _of_row(
         found = bucket_in(field.get_prep_value(values[attname]))
         if found != bucket:
             yield finding(Kind.REFERENCE if field.is_relation else Kind.ID, field.name, found, bucket)
-    if bucket_map.owner(bucket) != alias:
+    if bucket_map.owner(bucket) != alias and bucket not in moving:
         yield finding(Kind.OWNER, BUCKET_COLUMN, alias, bucket_map.owner(bucket))
 
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from django.db import Error, connections
 
-from sharding import cluster_map, conf
+from sharding import cluster_map, conf, live_moves
 from sharding.operations import places
 from sharding.operations.audit import Finding, Kind, Step, audit, tables
 from sharding.operations.reference_audit import audit_copies
@@ -86,6 +86,8 @@ def audit_all(
         MapMissing, MapConflict: there is no map to compare with.
         LookupError, NotSharded: a label names no sharded or reference model.
     """
+    # The moves first: one that is decided meanwhile is among them.
+    moving = live_moves.buckets()
     bucket_map = cluster_map.refresh()
     report = Report(bucket_map.epoch)
     for alias in places.databases(bucket_map):
@@ -96,7 +98,7 @@ def audit_all(
             with patiently(alias):
                 for entry in tables(labels, alias):
                     report.tables += 1
-                    for step in audit(entry, alias, bucket_map, repair=repair):
+                    for step in audit(entry, alias, bucket_map, moving=moving, repair=repair):
                         report.add(step)
                         on_step(step)
                 if alias in conf.current().shards:

@@ -18,7 +18,7 @@ class Command(migrate.Command):
     def handle(self, *args: Any, **options: Any) -> None:
         alias = options["database"]
         changes = not options["plan"] and not options["check_unapplied"] and not options["prune"]
-        with routing.native(alias):
+        with routing.migrating(alias):
             if changes and not options["fake"]:
                 for table in create_missing_tables(connections[alias]):
                     self._say(options, f"Created {table}, whose model is kept on shards now.")
