@@ -22,7 +22,7 @@ from sharding.rebalance.sessions import Sessions, open_session
 from sharding.rebalance.tables import sharded_tables
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.moving.applications import rows, session
-from tests.moving.scenes import control_session
+from tests.moving.scenes import MODELS, control_session
 from tests.moving.statements import Statement, watched
 from tests.moving.ways import Lost, finish, once, stop_at, within
 
@@ -98,7 +98,9 @@ def test_a_note_that_appears_late_with_a_low_number_is_not_forgotten(scene, writ
 
 def test_a_row_that_is_written_while_its_chunk_is_on_its_way_arrives(scene, writer):
     with open_session("shard_a") as source:
-        tables = [table.name for table in sharded_tables(source)]
+        # Those without rows need no chunk.
+        filled = {model._meta.db_table for model in MODELS}
+        tables = [table.name for table in sharded_tables(source) if table.name in filled]
     copied: list[Statement] = []
 
     def is_the_chunk_of_orders(each: Statement) -> bool:
@@ -119,7 +121,7 @@ def test_a_row_that_is_written_while_its_chunk_is_on_its_way_arrives(scene, writ
 
 @pytest.mark.parametrize(
     "statement",
-    ["SELECT wanted", "UPDATE sharding_move SET phase", "UPDATE sharding_cluster", "UPDATE sharding_move SET epoch",
+    ["SELECT wanted", "UPDATE sharding_move SET phase", "UPDATE sharding_cluster",
      "UPDATE sharding_bucket", "DELETE FROM sharding_cleanup", "INSERT INTO sharding_cleanup", "COMMIT"],
 )  # fmt: skip
 def test_a_decision_is_made_or_not(scene, statement):
