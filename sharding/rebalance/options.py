@@ -19,7 +19,7 @@ class Options:
     #: For which a move can be taken back.
     window: float = 600.0
     #: That one chunk of the copy should take, for which its rows are in one transaction.
-    chunk: float = 0.3
+    chunk: float = 0.2
     #: The part of the time in which rows are copied; the rest is for the application.
     share: float = 0.5
     #: The most rows a second, or None.

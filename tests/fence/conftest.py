@@ -74,6 +74,9 @@ def admin(connect: Callable[[], Any], made: list[Any], form: str, settings: Any)
             own_all(last)
             last.execute("DELETE FROM shop_ledger")
             last.execute("DELETE FROM sharding_dirty")
+            # With whatever marks.
+            last.execute("DELETE FROM sharding_fence")
+            last.execute("UPDATE sharding_identity SET shown = 0, hidden = 0")
         settings.SHARDING = before
         raising.follow_map(SHARD)
         raising.raise_around(SHARD)

@@ -15,6 +15,7 @@ from sharding.rebalance.load import NOTHING, Size
 from tests.layouts import CLUSTER, neighbour_in_bucket, tenants_on
 from tests.messages import whole
 from tests.shop.models import Account, Customer, Entry, Order
+from tests.unfenced import unfenced
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
@@ -83,7 +84,7 @@ def test_a_sample_that_meets_nothing_is_as_good_as_none():
 def test_what_a_shard_has_of_other_buckets_is_left_out():
     (tenant,), (elsewhere,) = tenants("shard_a", 1), tenants("shard_b", 1)
     fill(tenant, 1)
-    with connections["shard_a"].cursor() as cursor:
+    with unfenced("shard_a", "shop_ledger"), connections["shard_a"].cursor() as cursor:
         cursor.execute(
             "INSERT INTO shop_ledger (bucket, tenant_id, number, text) VALUES (%s, %s, 1, '')",
             [bucket(elsewhere), elsewhere],
@@ -93,7 +94,7 @@ def test_what_a_shard_has_of_other_buckets_is_left_out():
 
 
 def test_the_control_database_is_a_shard_like_any_other():
-    with connections["default"].cursor() as cursor:
+    with unfenced("default", "shop_ledger"), connections["default"].cursor() as cursor:
         cursor.execute(
             f"{CONTROL_ONLY} INSERT INTO shop_ledger (bucket, tenant_id, number, text) "
             "VALUES (7, 1, 1, ''), (9, 2, 1, '')"
