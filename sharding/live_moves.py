@@ -8,6 +8,8 @@ from typing import Any
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
+from sharding import conf
+
 #: Phases of a move after which no shard has rows of another's bucket because of it; see sharding.rebalance.phases.
 ENDED = ("done", "aborted")
 
@@ -27,6 +29,9 @@ def buckets() -> frozenset[int]:
 def _under_way() -> Any:
     from sharding.move_tables import Move
 
+    if not conf.current().shards:
+        # There is nowhere to go.
+        return None
     # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
     if Move._meta.db_table not in connections[DEFAULT_DB_ALIAS].introspection.table_names():
         return None
