@@ -11,6 +11,7 @@ from __future__ import annotations
 import fcntl
 import json
 import os
+import subprocess
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -81,6 +82,20 @@ def process_of(alias: str) -> int:
     """Return the id of the process that is the server of a shard: the one that takes connections."""
     lock = _cluster().folder / alias / "data" / "postmaster.pid"
     return int(lock.read_text().splitlines()[0])
+
+
+def restart(alias: str) -> None:
+    """Restart a server as after a crash, without letting it finish anything; no other run may use it."""
+    assert not _others_run(), "Give this run servers of its own by SHARDKIT_TEST_CLUSTER."
+    name = "control" if alias == "default" else alias
+    cluster = _cluster()
+    found = next(each for each in cluster._servers(cluster._load()) if each.name == name)
+    # What it printed would keep whoever reads it waiting for the server's end.
+    silent: Any = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+    done = found.programs.run(
+        "pg_ctl", f"--pgdata={found.data}", "--mode=immediate", f"--log={found.log}", "--wait", "restart", **silent
+    )
+    assert done.returncode == 0, found.log_tail()
 
 
 def _aliases() -> tuple[str, ...]:

@@ -10,6 +10,7 @@ import time
 from dataclasses import dataclass, field, replace
 
 from sharding.rebalance import stored_moves
+from sharding.rebalance.carrier import ByNotes, Carrier
 from sharding.rebalance.facts import MoveFacts
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import UNDECIDED, Phase, Wanted
@@ -34,6 +35,7 @@ class Attempt:
     move: StoredMove
     tables: tuple[Table, ...]
     options: Options
+    carrier: Carrier = field(default_factory=ByNotes)
     #: Keys of the rows that were written since this attempt has compared all of them, by table; None before it has.
     written: dict[str, set[str]] | None = None
     #: When the source was closed, by this process's clock.

@@ -14,8 +14,8 @@ from sharding.bucket_states import BucketState
 from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle
 from sharding.rebalance import undecided_steps as steps
 from sharding.rebalance.attempt import Attempt
-from sharding.rebalance.capturing import Drained, drain
-from sharding.rebalance.copying import Pace, copy_chunk
+from sharding.rebalance.capturing import Drained
+from sharding.rebalance.copying import Pace
 from sharding.rebalance.fences import change, change_behind
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.progress import Progress
@@ -61,7 +61,7 @@ def copy(attempt: Attempt, step: Step) -> None:
     pace = Pace(budget=options.chunk, rows_per_second=options.rows_per_second)
     while True:
         attempt.look_up()
-        copied = copy_chunk(attempt.sessions, attempt.facts, pace)
+        copied = attempt.carrier.copy(attempt.sessions, attempt.facts, pace)
         attempt.copied += copied.rows
         if copied.table is None:
             break
@@ -83,7 +83,7 @@ def catch_up(attempt: Attempt, step: Step) -> None:
     begun = time.monotonic()
     while True:
         attempt.look_up()
-        drained = drain(attempt.sessions, attempt.facts)
+        drained = attempt.carrier.take_over(attempt.sessions, attempt.facts)
         attempt.noted = drained.left
         if drained.left + drained.done <= FEW or time.monotonic() - begun > LONGEST:
             break
@@ -171,7 +171,7 @@ def _purge(attempt: Attempt, states: set[BucketState]) -> None:
 
 def _take_over(attempt: Attempt) -> Drained:
     """Take some notes over, and keep in mind what they named."""
-    drained = drain(attempt.sessions, attempt.facts)
+    drained = attempt.carrier.take_over(attempt.sessions, attempt.facts)
     if attempt.written is not None:
         for table, keys in dict(drained.keys).items():
             attempt.written.setdefault(table, set()).update(keys)

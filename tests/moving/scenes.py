@@ -133,7 +133,7 @@ def fenced_cluster(*owners: str, **changes: Any) -> Iterator[None]:
     """Let the databases own the buckets in turn, behind fences; afterwards it is all as before."""
     sharding = {**settings.SHARDING, "FENCE": "row", "MAP_TTL": MAP_TTL, "MOVE_WAIT": 5.0, **changes}
     with override_settings(SHARDING=sharding), cluster.owners(*(owners or CLUSTER)):
-        before = dict(BucketOwner.objects.using("default").values_list("bucket", "shard"))
+        before = {row.bucket: row for row in BucketOwner.objects.using("default")}
         try:
             yield
         finally:
@@ -141,12 +141,12 @@ def fenced_cluster(*owners: str, **changes: Any) -> Iterator[None]:
     cluster_map.refresh()
 
 
-def _put_back(owners: dict[int, str]) -> None:
+def _put_back(owners: dict[int, BucketOwner]) -> None:
     for model in (Move, Attempt, CleanUp):
         model.objects.using("default").all().delete()
-    moved = [row for row in BucketOwner.objects.using("default") if row.shard != owners[row.bucket]]
-    for row in moved:
-        BucketOwner.objects.using("default").filter(bucket=row.bucket).update(shard=owners[row.bucket])
+    for row in BucketOwner.objects.using("default"):
+        if row.epoch != owners[row.bucket].epoch:
+            owners[row.bucket].save(using="default")
     tables = [model._meta.db_table for model in reversed(MODELS)]
     for alias in CLUSTER:
         with unfenced(alias, *tables), connections[alias].cursor() as cursor:

@@ -107,6 +107,7 @@ class World:
             open_sessions(SOURCE, TARGET, bucket=BUCKET, generation=GENERATION) as sessions,
             open_session(SOURCE, bucket=0, generation=0) as application,
         ):
+            kept = {session.alias: _kept(session) for session in (sessions.source, sessions.target)}
             for session in (sessions.source, sessions.target):
                 _empty(session)
             fence(sessions.source, BucketState.CAPTURING)
@@ -116,6 +117,7 @@ class World:
             for session in (application, sessions.target):
                 with open_session(session.alias, bucket=0, generation=0) as last:
                     _empty(last)
+                    last.connection.execute(_PUT_BACK, [kept[session.alias]])
 
     @staticmethod
     def opened_again() -> AbstractContextManager[Sessions]:
@@ -139,6 +141,15 @@ class World:
         with open_session(TARGET, bucket=0, generation=0) as target:
             for table in TABLES:
                 assert rows(target, table) == rows(self.application, table), table
+
+
+_PUT_BACK = "INSERT INTO sharding_fence SELECT * FROM jsonb_populate_recordset(NULL::sharding_fence, %s::jsonb)"
+
+
+def _kept(session: Session) -> str:
+    """Return the fence as it is, as JSON."""
+    ((found,),) = session.connection.execute("SELECT coalesce(jsonb_agg(f), '[]')::text FROM sharding_fence AS f")
+    return str(found)
 
 
 def rows(session: Session, table: str, bucket: int = BUCKET) -> list[str]:

@@ -1,0 +1,35 @@
+"""
+How rows get from one shard to another while they are written: what a mover needs of it, and the one way there is.
+
+Another way (logical replication, say) would be another class with these two methods, which a mover calls one after the
+other, never at once.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from sharding.rebalance.capturing import Drained, drain
+from sharding.rebalance.copying import Copied, Pace, copy_chunk
+from sharding.rebalance.facts import MoveFacts
+from sharding.rebalance.sessions import Sessions
+
+
+class Carrier(Protocol):
+    """Both methods may be repeated after any failure, and write only while the fences have the attempt's generation."""
+
+    def copy(self, sessions: Sessions, facts: MoveFacts, pace: Pace) -> Copied:
+        """Bring the next rows over; a table of None says that none are left."""
+
+    def take_over(self, sessions: Sessions, facts: MoveFacts) -> Drained:
+        """Bring over what was written since, or some of it, and say how much is left and which rows it was about."""
+
+
+class ByNotes:
+    """Triggers note the keys of what is written; chunks of rows go by COPY, and rows that are noted one by one."""
+
+    def copy(self, sessions: Sessions, facts: MoveFacts, pace: Pace) -> Copied:
+        return copy_chunk(sessions, facts, pace)
+
+    def take_over(self, sessions: Sessions, facts: MoveFacts) -> Drained:
+        return drain(sessions, facts)
