@@ -137,6 +137,9 @@ class DoorCompiler:
     ) -> Any:
         if not rerouting.is_possible(connection, single=_is_single(buckets)):
             return compiler
+        if buckets and hook.asks_others(compiler.query, buckets):
+            # Whose the bucket is, is no question to a shard that was named and is not its owner.
+            buckets = None
         return rerouting.rerouted(compiler, again, connection, buckets, several=several)
 
     def _sent_once(

@@ -82,6 +82,13 @@ def install(function: FanOut | None) -> None:
     _installed = function
 
 
+def asks_others(query: Query, buckets: frozenset[int]) -> bool:
+    """Return whether fan_out(shards=…) of a query names none of the owners of its rows."""
+    inner = getattr(query, "inner_query", query)
+    only = getattr(getattr(inner, "fan_out", None), "shards", None)
+    return only is not None and not set(only).intersection(cluster_map.current().owners_of(buckets))
+
+
 def restricted(query: Query, aliases: tuple[str, ...]) -> tuple[str, ...]:
     """
     Return those of the owners of a query's rows that its fan_out(shards=…) names; where it names none of them, another

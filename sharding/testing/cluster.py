@@ -42,11 +42,22 @@ def owners(*aliases: str) -> Iterator[None]:
     The map is written and put back outside of any transaction, so no atomic block may be open.
     """
     before = cluster_map.refresh().owners
+    epochs = dict(BucketOwner.objects.using(DEFAULT_DB_ALIAS).values_list("bucket", "epoch"))
     write(aliases)
     try:
         yield
     finally:
         write(before)
+        _put_back(epochs)
+
+
+def _put_back(epochs: dict[int, int]) -> None:
+    """Let each shard have its buckets since when it had them: the fences of those that were not asked say so."""
+    buckets: dict[int, list[int]] = {}
+    for bucket, epoch in epochs.items():
+        buckets.setdefault(epoch, []).append(bucket)
+    for epoch, those in buckets.items():
+        BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(bucket__in=those).exclude(epoch=epoch).update(epoch=epoch)
 
 
 def write(aliases: Sequence[str]) -> None:

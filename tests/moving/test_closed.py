@@ -22,7 +22,10 @@ from tests.moving.applications import session
 from tests.moving.scenes import MAP_TTL, Scene, control_session
 from tests.moving.ways import as_mover, finish, once, set_state, stop_at, within
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = [
+    pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
+    pytest.mark.slow,
+]
 
 
 def assert_moved(scene: Scene, before: object) -> None:

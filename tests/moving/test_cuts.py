@@ -17,7 +17,10 @@ from tests.moving.statements import watched
 from tests.moving.ways import OVER, finish, impatient, stop_at
 from tests.shop.models import Order
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = [
+    pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
+    pytest.mark.slow,
+]
 
 
 def cut(alias, bucket):

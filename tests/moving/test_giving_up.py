@@ -18,7 +18,10 @@ from tests.moving.applications import Rows, rows, session
 from tests.moving.ways import as_mover, finish, impatient, once, stop_at, within
 from tests.shop.models import Member, Order
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = [
+    pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
+    pytest.mark.slow,
+]
 
 
 def assert_given_up(scene, before: Rows, error: str) -> None:

@@ -27,7 +27,10 @@ from tests.moving.statements import watched
 from tests.moving.ways import finish, once, stop_at, within
 from tests.shop.models import Order
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = [
+    pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
+    pytest.mark.slow,
+]
 
 
 @pytest.fixture

@@ -21,7 +21,10 @@ from tests.layouts import CLUSTER, SHOP_ONLY, tenants_on
 from tests.moving.scenes import MAP_TTL
 from tests.shop.models import Order
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = [
+    pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
+    pytest.mark.slow,
+]
 
 CLIENTS = 50
 #: More than one transaction locks one by one.
