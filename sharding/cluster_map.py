@@ -124,14 +124,15 @@ def quiet() -> Loaded | None:
     return loaded if loaded is not None and loaded.is_quiet and time.monotonic() < loaded.until else None
 
 
-def shown() -> str:
-    """Return what each shard shows by the map in memory, as JSON: the sums of the buckets' marks by alias."""
+def shown(buckets: BucketMap | None = None) -> str:
+    """Return what each shard shows by a map, that in memory by default, as JSON: the sums of marks by alias."""
     global _shown
-    buckets = current()
-    if _shown is None or _shown[0] is not buckets:
+    buckets = buckets or current()
+    kept = _shown
+    if kept is None or kept[0] is not buckets:
         sums = {alias: shown_by(buckets.buckets_of(alias)) for alias in buckets.aliases}
-        _shown = (buckets, json.dumps(sums))
-    return _shown[1]
+        _shown = kept = (buckets, json.dumps(sums))
+    return kept[1]
 
 
 def forget() -> None:

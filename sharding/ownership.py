@@ -84,19 +84,20 @@ class IsAsKnown(_OnPostgreSQL):
         super().__init__(Value(known), careful=str(careful).lower())
 
 
-def limited(query: Query, *, careful: bool) -> Query:
+def limited(query: Query, known: str, *, careful: bool) -> Query:
     """
     Return a query of a sharded model, or the aggregates over one, that finds no rows which the shard hides.
 
     Args:
+        known: what each shard shows by the map of which the shards that are asked were taken; cluster_map.shown().
         careful: False for one that a shard refuses which hides any.
     """
     made: Any = query.clone()
     inner = getattr(query, "inner_query", None)
     if inner is not None:
-        made.inner_query = limited(inner, careful=careful)
+        made.inner_query = limited(inner, known, careful=careful)
         return made  # type: ignore[no-any-return]
-    made.where = WhereNode([made.where, *_conditions(made, careful)], AND)
+    made.where = WhereNode([made.where, *_conditions(made, known, careful)], AND)
     return made  # type: ignore[no-any-return]
 
 
@@ -115,12 +116,13 @@ def own(query: Query) -> Query:
 
 def make_careful(query: Any) -> None:
     """Let a query that ``limited()`` has made be a careful one."""
-    asked = query.where.children[0]
-    query.where = WhereNode([asked, *_conditions(query, careful=True)], AND)
+    asked, *_, is_as_known = query.where.children
+    (known,) = is_as_known.get_source_expressions()
+    query.where = WhereNode([asked, *_conditions(query, known.value, careful=True)], AND)
 
 
-def _conditions(query: Any, careful: bool) -> list[Any]:
-    is_as_known = IsAsKnown(cluster_map.shown(), careful=careful)
+def _conditions(query: Any, known: str, careful: bool) -> list[Any]:
+    is_as_known = IsAsKnown(known, careful=careful)
     if not careful:
         return [is_as_known]
     bucket: Any = registry.get(query.model).model._meta.get_field(registry.BUCKET_COLUMN)

@@ -89,8 +89,11 @@ class DoorCompiler:
         except (CannotMerge, GlobalJoin) as refusal:
             if not every or query.is_empty():
                 raise
-            aliases = hook.restricted(query, cluster_map.current().aliases)
-            request = FanOutRequest(self.name, query, connection, aliases, None, elide_empty, refused=refusal)
+            owners = cluster_map.current()
+            aliases = hook.restricted(query, owners.aliases)
+            request = FanOutRequest(
+                self.name, query, connection, aliases, None, elide_empty, refused=refusal, map=owners
+            )
             again = partial(self._routed, query, connection, entry, elide_empty)
             return self._rerouted(hook.fan_out(request), again, connection, None, several=self.name in {UPDATE, DELETE})
         if buckets is None and not every:
@@ -180,7 +183,8 @@ class DoorCompiler:
         else:
             aliases = owners.owners_of(buckets)
         aliases = hook.restricted(query, aliases)
-        return hook.fan_out(FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty, probe))
+        request = FanOutRequest(self.name, query, connection, aliases, buckets, elide_empty, probe, map=owners)
+        return hook.fan_out(request)
 
 
 def _is_single(buckets: Buckets) -> bool:

@@ -9,13 +9,14 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from django.db.models.sql import Query
 
 from sharding import cluster_map, hidden_rows, ownership
 from sharding.backends.native_compilers import owned
+from sharding.bucket_map import BucketMap
 from sharding.errors import CrossShardQuery, ShardingError
 from sharding.routing import Buckets
 
@@ -47,6 +48,8 @@ class FanOutRequest:
     probe: bool = False
     #: Why a shard cannot answer by itself, if its part of a fan-out reads rows that may be elsewhere.
     refused: ShardingError | None = None
+    #: By which the shards that are asked were chosen. Another thread may learn of a move between two of them.
+    map: BucketMap = field(default_factory=cluster_map.current)
     #: False where one shard has all the rows, whatever the map says, so that nothing has to be merged.
     merged: bool = True
 
@@ -58,7 +61,7 @@ class FanOutRequest:
     @property
     def is_shared(self) -> bool:
         """Whether a shard that is asked may have rows of buckets which are not its own, and which are asked for."""
-        return len(self.aliases) > 1 or (self.buckets is None and len(cluster_map.current().aliases) > 1)
+        return len(self.aliases) > 1 or (self.buckets is None and len(self.map.aliases) > 1)
 
     def limited(self, query: Query) -> Query:
         """Return a query such that each shard finds rows of its own only."""
@@ -66,7 +69,7 @@ class FanOutRequest:
             return query
         # A write that is refused can rarely be sent again by itself, and what writing costs is not the condition.
         careful = self.name not in READING or hidden_rows.may_exist(self.door)
-        return ownership.limited(query, careful=careful)
+        return ownership.limited(query, cluster_map.shown(self.map), careful=careful)
 
 
 FanOut = Callable[[FanOutRequest], Any]
