@@ -1,5 +1,5 @@
 """
-A statement for several shards goes by one map, though another thread of the process learns of a move between two shards.
+A statement for several shards goes by one map, though another thread learns of a move between two shards.
 """
 
 from __future__ import annotations
@@ -49,13 +49,13 @@ def test_each_row_is_written_once() -> None:
         bucket = bucket_of(tenants[1], model=Order)
 
         def between(execute: Callable[..., Any], sql: str, params: Any, many: bool, context: Any) -> Any:
+            result = execute(sql, params, many, context)
             if not moved and sql.startswith("UPDATE"):
                 moved.append(bucket)
-                # The first shard was asked before.
                 _elsewhere(lambda: _go(bucket, "shard_b", "shard_a"))
-            return execute(sql, params, many, context)
+            return result
 
-        with connections["shard_b"].execute_wrapper(between):
+        with connections["shard_a"].execute_wrapper(between):
             found = fan_out(Order.objects).update(total=F("total") + 10)
         assert moved
         assert found == 6
