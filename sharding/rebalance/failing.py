@@ -28,7 +28,7 @@ def retry_later(control: Session, move: StoredMove, error: Exception) -> None:
     control.connection.execute(
         "UPDATE sharding_move SET error = %s, failures = failures + 1, changed = now(), "
         "retry_at = now() + make_interval(secs => CASE WHEN phase = ANY(%s) THEN %s ELSE %s END) "
-        "WHERE id = %s AND generation = %s",
+        "WHERE id = %s AND generation = %s AND phase NOT IN ('done', 'aborted')",
         [str(error), [str(phase) for phase in CLOSED], PAUSES[0], pause, move.id, move.generation],
     )
     logger.warning("The move of bucket %d from %s to %s failed, and is tried again in %g s at most: %s",
@@ -40,7 +40,8 @@ def give_up(control: Session, move: StoredMove, error: RebalanceError) -> None:
     logger.error("The move of bucket %d from %s to %s is given up: %s", move.bucket, move.source, move.target, error)
     control.connection.execute(
         "UPDATE sharding_move SET error = %s, failures = failures + 1, changed = now(), "
-        "wanted = CASE WHEN phase = ANY(%s) THEN %s ELSE wanted END WHERE id = %s AND generation = %s",
+        "wanted = CASE WHEN phase = ANY(%s) THEN %s ELSE wanted END "
+        "WHERE id = %s AND generation = %s AND phase NOT IN ('done', 'aborted')",
         [str(error), [str(each) for each in UNDECIDED], str(Wanted.ABORT), move.id, move.generation],
     )
 
