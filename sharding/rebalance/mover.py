@@ -153,7 +153,7 @@ class Mover:
         while True:
             step = _at_once(step, attempt) or next_step(see(attempt))
             if step is None:
-                if begun_in is Phase.WINDOW:
+                if begun_in is attempt.move.phase is Phase.WINDOW:
                     # It was due, but for what others are reading.
                     stored_moves.rest(attempt.control, attempt.move, LOOK_AGAIN)
                 return

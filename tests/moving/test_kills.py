@@ -183,7 +183,7 @@ def test_moves_that_are_aborted_then(killer, capsys):
     for step in [each for name in steps for each in (name, f"after {name}")]:
         place, lost = 0, True
         while lost:
-            place += 1 + (place > 10) * 4
+            place += 1 + (place > 6) * 9
             scene.plan()
             lost = _once(killer, place, step)
             phase = scene.move.phase
