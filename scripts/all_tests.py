@@ -1,8 +1,8 @@
 """
 Run the tests on PostgreSQL, in parts side by side, with coverage; or those that are of use there on SQLite.
 
-Those that are marked ``slow`` run by themselves: those that kill movers beside the others. Random programs are fewer than a
-module of the differential tests tries by itself, unless all are asked for: then without coverage.
+Those that are marked ``slow`` run by themselves: those that kill movers beside the others. Random programs are fewer
+than a module of the differential tests tries by itself, unless all are asked for: then without coverage.
 
 The first parts print as they go; what the others print follows when all have ended::
 
