@@ -103,7 +103,7 @@ MUTATIONS = [
     Mutation(
         "forget the ownership predicate",
         "sharding/backends/hook.py",
-        "        return ownership.limited(query, careful=careful)\n",
+        "        return ownership.limited(query, cluster_map.shown(self.map), careful=careful)\n",
         "        return query\n",
         (DIFFERENTIAL,),
     ),
@@ -157,9 +157,16 @@ MUTATIONS = [
         (DIFFERENTIAL,),
     ),
     Mutation(
+        "what shards show is compared with whatever map is known by then",
+        "sharding/backends/hook.py",
+        "cluster_map.shown(self.map)",
+        "cluster_map.shown()",
+        ("tests/test_maps_of_statements.py",),
+    ),
+    Mutation(
         "one shard of several is taken to hide nothing",
         "sharding/backends/hook.py",
-        "len(self.aliases) > 1 or (self.buckets is None and len(cluster_map.current().aliases) > 1)",
+        "len(self.aliases) > 1 or (self.buckets is None and len(self.map.aliases) > 1)",
         "len(self.aliases) > 1",
         ("tests/test_ownership.py",),
     ),

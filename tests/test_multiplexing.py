@@ -268,6 +268,8 @@ def test_an_interruption_while_statements_are_sent() -> None:
     def interrupt(execute: Any, *args: Any) -> Any:
         raise KeyboardInterrupt
 
+    # Whatever a test before has closed.
+    are_usable()
     with wrapped(interrupt, "shard_b"), pytest.raises(KeyboardInterrupt):
         ask("SELECT pg_sleep(60)")
     assert [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
