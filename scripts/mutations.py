@@ -4,7 +4,7 @@ Break the code on purpose, one way at a time, and see that the tests notice.
 Each mutation replaces one piece of text in a copy of the checkout and runs the tests that should fail there. A mutation
 that survives, or whose text is no longer found, fails the run::
 
-    python -m scripts.mutations [--only NAME] [--list]
+    python -m scripts.mutations [--only NAME] [--part 1/3] [--list]
 """
 
 from __future__ import annotations
@@ -54,15 +54,27 @@ def main() -> int:
     """Run the mutations, print a table, and return 1 if one of them was not noticed."""
     parser = argparse.ArgumentParser(description="Break the code on purpose and see that the tests notice.")
     parser.add_argument("--only", metavar="NAME", help="run the mutations whose name contains this")
+    parser.add_argument(
+        "--part", type=_part, default=(1, 1), metavar="K/N", help="run only every N-th, from the K-th on"
+    )
     parser.add_argument("--list", action="store_true", help="print the names and stop")
     options = parser.parse_args()
     chosen = [each for each in MUTATIONS if not options.only or options.only in each.name]
+    first, step = options.part
+    chosen = chosen[first - 1 :: step]
     if options.list:
         print("\n".join(each.name for each in chosen))
         return 0
     if not chosen:
         parser.error(f"No mutation is called {options.only!r}; see --list.")
     return _run(chosen)
+
+
+def _part(text: str) -> tuple[int, int]:
+    first, _, step = text.partition("/")
+    if not 1 <= int(first) <= int(step):
+        raise argparse.ArgumentTypeError(f"{text!r} is not of the form 1/3.")
+    return int(first), int(step)
 
 
 def _run(mutations: list[Mutation]) -> int:
