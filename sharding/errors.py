@@ -34,7 +34,6 @@ ShardingError                       everything below; never raised itself
 │   └── BucketFenced                                            the bucket is about to be another shard's
 ├── RebalanceError                  a move cannot go on
 │   ├── MoveConflict                .bucket .phase .owner .source_state .target_state
-│   ├── MoveOvertaken               .bucket .generation .latest another attempt has the move in hand
 │   ├── Superseded                  .bucket .alias .generation .found .state
 │   ├── PreflightFailed             .findings                   before the first move
 │   ├── TablesDiffer                .differences
@@ -283,14 +282,6 @@ class MoveConflict(RebalanceError):
     owner: str
     source_state: str
     target_state: str
-
-
-class MoveOvertaken(RebalanceError):
-    """A later attempt has taken the move in hand; this one has nothing more to do."""
-
-    bucket: int
-    generation: int
-    latest: int
 
 
 class Superseded(RebalanceError):

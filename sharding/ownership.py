@@ -13,7 +13,7 @@ refused by a shard that hides anything; see sharding.hidden_rows.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.core.exceptions import FullResultSet
@@ -92,26 +92,28 @@ def limited(query: Query, known: str, *, careful: bool) -> Query:
         known: what each shard shows by the map of which the shards that are asked were taken; cluster_map.shown().
         careful: False for one that a shard refuses which hides any.
     """
-    made: Any = query.clone()
-    inner = getattr(query, "inner_query", None)
-    if inner is not None:
-        made.inner_query = limited(inner, known, careful=careful)
-        return made  # type: ignore[no-any-return]
-    made.where = WhereNode([made.where, *_conditions(made, known, careful)], AND)
-    return made  # type: ignore[no-any-return]
+    return _with(query, lambda inner: _conditions(inner, known, careful))
 
 
 def own(query: Query) -> Query:
     """Return the same, where nobody has taken the shard to show anything: it is asked by itself."""
+    return _with(query, lambda inner: [_is_owned(inner)])
+
+
+def _with(query: Query, conditions: Callable[[Any], list[Any]]) -> Query:
+    """Return a query of a sharded model, or the aggregates over one, with more conditions."""
     made: Any = query.clone()
     inner = getattr(query, "inner_query", None)
     if inner is not None:
-        made.inner_query = own(inner)
-        return made  # type: ignore[no-any-return]
-    bucket: Any = made.model._meta.get_field(registry.BUCKET_COLUMN)
-    is_owned: Any = IsOwned(bucket.get_col(made.get_initial_alias()))
-    made.where = WhereNode([made.where, is_owned], AND)
+        made.inner_query = _with(inner, conditions)
+    else:
+        made.where = WhereNode([made.where, *conditions(made)], AND)
     return made  # type: ignore[no-any-return]
+
+
+def _is_owned(query: Any) -> IsOwned:
+    bucket: Any = registry.get(query.model).model._meta.get_field(registry.BUCKET_COLUMN)
+    return IsOwned(bucket.get_col(query.get_initial_alias()))
 
 
 def make_careful(query: Any) -> None:
@@ -123,10 +125,7 @@ def make_careful(query: Any) -> None:
 
 def _conditions(query: Any, known: str, careful: bool) -> list[Any]:
     is_as_known = IsAsKnown(known, careful=careful)
-    if not careful:
-        return [is_as_known]
-    bucket: Any = registry.get(query.model).model._meta.get_field(registry.BUCKET_COLUMN)
-    return [IsOwned(bucket.get_col(query.get_initial_alias())), is_as_known]
+    return [_is_owned(query), is_as_known] if careful else [is_as_known]
 
 
 def apart(where: Any) -> tuple[Any, IsAsKnown | None]:

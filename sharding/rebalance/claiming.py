@@ -12,8 +12,8 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import replace
 from typing import Any
 
@@ -36,7 +36,7 @@ _DUE = f"""
 SELECT {COLUMNS}, now() - changed > make_interval(secs => CASE WHEN phase = ANY(%(closed)s) THEN %(silence_fenced)s
                                                            ELSE %(silence)s END)
 FROM sharding_move
-WHERE NOT id = ANY(%(without)s) AND (%(plan)s::uuid IS NULL OR plan = %(plan)s)
+WHERE (%(plan)s::uuid IS NULL OR plan = %(plan)s)
 AND phase NOT IN ('done', 'aborted') AND (retry_at IS NULL OR retry_at <= now())
 AND (phase = ANY(%(closed)s) OR phase = 'forwarding' OR phase = 'aborting' OR wanted <> 'pause')
 AND (phase <> 'planned' OR wanted <> 'go' OR planned + make_interval(secs => %(ttl)s) <= now())
@@ -64,8 +64,7 @@ def worker_name() -> str:
     return f"{socket.gethostname()}:{os.getpid()}:{threading.get_ident()}"
 
 
-@contextmanager
-def moves_allowed(control: Session) -> Iterator[None]:
+def keep_migrations_away(control: Session) -> None:
     """
     Keep migrations from beginning while movers are at work, as long as the session lasts.
 
@@ -78,18 +77,14 @@ def moves_allowed(control: Session) -> Iterator[None]:
                 "The databases are being migrated, so nothing is moved. "
                 "Start again once `manage.py migrate_all` is through."
             )
-    yield
 
 
-def take(
-    control: Session, worker: str, options: Options, *, plan: Any = None, without: Collection[int] = ()
-) -> StoredMove | None:
+def take(control: Session, worker: str, options: Options, *, plan: Any = None) -> StoredMove | None:
     """
     Return the next move that is due, in the hands of a new attempt; None if none is, or all are in other hands.
 
     Args:
         plan: of which it shall be; None for any.
-        without: the numbers of moves to leave alone.
     """
     with transaction(control) as cursor:
         # One at a time, so that the limit of a shard is kept. One that stands still here does not hold up the others.
@@ -103,7 +98,6 @@ def take(
                 "closed": [str(phase) for phase in CLOSED],
                 "silence": options.silence,
                 "silence_fenced": options.silence_fenced,
-                "without": list(without),
                 "plan": plan,
                 "ttl": conf.current().map_ttl,
             },

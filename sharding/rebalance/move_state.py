@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from sharding.bucket_states import WRITABLE, BucketState
-from sharding.errors import MoveConflict, MoveOvertaken
+from sharding.errors import MoveConflict, Superseded
 from sharding.rebalance import decided_steps, steps, undecided_steps
 from sharding.rebalance.phases import FINAL, UNDECIDED, Phase, Wanted
 from sharding.rebalance.steps import ABSENT, Side, Step
@@ -96,7 +96,7 @@ def next_step(seen: Seen) -> Step | None:
     Return the next step of a move, or None if there is nothing to do: it is over, or is to wait.
 
     Raises:
-        MoveOvertaken: A fence knows a later attempt than the move's row did when it was read.
+        Superseded: A fence knows a later attempt than the move's row did when it was read.
         MoveConflict: The fences, the map and the phase contradict each other.
     """
     if seen.phase in FINAL:
@@ -169,16 +169,18 @@ def _aborting(seen: Seen) -> Step:
 
 
 def _check_possible(seen: Seen) -> None:
-    rows = [row for row in (seen.at_source, seen.at_target) if row is not None]
-    latest = max((row.generation for row in rows), default=0)
-    if latest > seen.generation:
-        raise MoveOvertaken(
-            f"Attempt {seen.generation} at the move of bucket {seen.bucket} from {seen.source!r} to {seen.target!r} has"
-            f" been overtaken by attempt {latest}. Nothing is to be done: the later one goes on with the move.",
-            bucket=seen.bucket,
-            generation=seen.generation,
-            latest=latest,
-        )
+    for alias, row in ((seen.source, seen.at_source), (seen.target, seen.at_target)):
+        if row is not None and row.generation > seen.generation:
+            raise Superseded(
+                f"Attempt {seen.generation} at the move of bucket {seen.bucket} from {seen.source!r} to "
+                f"{seen.target!r} has been overtaken by attempt {row.generation}. Nothing is to be done: the later one "
+                f"goes on with the move.",
+                bucket=seen.bucket,
+                alias=alias,
+                generation=seen.generation,
+                found=row.generation,
+                state=row.state,
+            )
     if all(seen.state(side) in WRITABLE for side in Side):
         raise _conflict(seen, "both shards accept writes of the bucket")
     decided = seen.phase not in UNDECIDED and seen.phase is not Phase.ABORTING

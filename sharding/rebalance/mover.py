@@ -19,7 +19,6 @@ from sharding.errors import (
     CopyDamaged,
     CopyRefused,
     MoveConflict,
-    MoveOvertaken,
     RebalanceError,
     Superseded,
     TablesDiffer,
@@ -83,10 +82,10 @@ class Mover:
         taken = 0
         self._open_control()
         try:
-            with claiming.moves_allowed(self._need_control()):
-                while self._one():
-                    taken += 1
-                self._vacuum()
+            claiming.keep_migrations_away(self._need_control())
+            while self._one():
+                taken += 1
+            self._vacuum()
         finally:
             self._close()
         return taken
@@ -111,7 +110,7 @@ class Mover:
             self._steps(attempt)
         except Interrupted:
             self._open_again(move, attempt)
-        except (Superseded, MoveOvertaken) as error:
+        except Superseded as error:
             logger.info("%s", error)
         except MoveConflict as error:
             # Whatever is done now may be wrong.

@@ -13,7 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 from sharding.bucket_states import BucketState
-from sharding.errors import MoveConflict, MoveOvertaken
+from sharding.errors import MoveConflict, Superseded
 from sharding.rebalance.move_state import FenceRow, Seen, next_step
 from sharding.rebalance.phases import Phase, Wanted
 from sharding.rebalance.steps import Step
@@ -51,7 +51,7 @@ def chosen(phase: str, wanted: str, generation: int, epoch: int, source: int, ol
     )
     try:
         step = next_step(seen)
-    except MoveOvertaken:
+    except Superseded:
         return "overtaken"
     except MoveConflict as error:
         raise Violation(f"stuck: {error}") from error

@@ -11,7 +11,7 @@ from dataclasses import replace
 import pytest
 
 from sharding.bucket_states import WRITABLE, BucketState
-from sharding.errors import MoveConflict, MoveOvertaken
+from sharding.errors import MoveConflict, Superseded
 from sharding.rebalance import decided_steps, steps, undecided_steps
 from sharding.rebalance.move_state import POSSIBLE, FenceRow, Seen, next_step
 from sharding.rebalance.phases import FINAL, UNDECIDED, Phase, Wanted
@@ -190,13 +190,14 @@ def test_nothing_but_what_is_possible_is_gone_on_with():
 
 def test_a_later_attempt_is_told():
     facts = replace(seen(Phase.COPYING, "capturing", "importing"), at_target=row("importing", 9))
-    with pytest.raises(MoveOvertaken) as caught:
+    with pytest.raises(Superseded) as caught:
         next_step(facts)
     assert str(caught.value) == (
         "Attempt 7 at the move of bucket 5 from 'shard_a' to 'shard_b' has been overtaken by attempt 9. Nothing is to"
         " be done: the later one goes on with the move."
     )
-    assert (caught.value.bucket, caught.value.generation, caught.value.latest) == (5, 7, 9)
+    assert (caught.value.bucket, caught.value.alias, caught.value.generation) == (5, "shard_b", 7)
+    assert (caught.value.found, caught.value.state) == (9, "importing")
 
 
 @pytest.mark.parametrize("step", Step.__subclasses__(), ids=lambda step: step.__name__)
