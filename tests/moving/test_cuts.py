@@ -12,9 +12,8 @@ import pytest
 from sharding.rebalance.phases import Phase
 from tests.downtime import down
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
-from tests.moving.applications import Application, fill, rows, session
-from tests.moving.statements import watched
-from tests.moving.ways import OVER, finish, impatient, stop_at
+from tests.moving.applications import rows, session
+from tests.moving.ways import OVER, finish, impatient, in_each_step, stop_at
 from tests.shop.models import Order
 
 pytestmark = [
@@ -38,26 +37,8 @@ def cut(alias, bucket):
 @pytest.mark.parametrize("alias", ["shard_a", "shard_b", "default"])
 def test_a_session_that_is_lost_in_each_step(scene, monkeypatch, alias, place):
     impatient(monkeypatch)
-    fill(scene)
-    application = Application(scene, rows("shard_a", scene.bucket))
-    lost, counts = [], {}
-
-    def before(statement):
-        if statement.alias != alias or statement.within in lost:
-            return
-        counts[statement.within] = counts.get(statement.within, 0) + 1
-        if counts[statement.within] == place:
-            lost.append(statement.within)
-            cut(alias, scene.bucket)
-
-    with watched(before):
-        finish(scene, waiting=application.write)
-    application.close()
+    lost = in_each_step(scene, alias, place, lambda: cut(alias, scene.bucket))
     assert len(lost) >= 5, lost
-    assert rows("shard_b", scene.bucket) == application.expected
-    assert rows("shard_a", scene.bucket) == {}
-    assert scene.states() == (None, "owned")
-    assert scene.leftovers() == {}
 
 
 @pytest.mark.parametrize(

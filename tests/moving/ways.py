@@ -5,6 +5,7 @@ How tests bring a move to where they want it, and meddle there.
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
@@ -17,7 +18,7 @@ from sharding.rebalance import failing
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.steps import Step
 from sharding.rebalance.stored_moves import StoredMove
-from tests.moving.applications import session
+from tests.moving.applications import Application, fill, rows, session
 from tests.moving.scenes import MAP_TTL, Scene
 from tests.moving.statements import Statement, watched
 
@@ -72,6 +73,34 @@ def once(wanted: Callable[[Statement], bool], act: Callable[[], object]) -> Iter
 def within(step: str, alias: str = "", place: int = 1) -> Callable[[Statement], bool]:
     """Return a condition: the first statement of a step, or the first one at a shard."""
     return lambda each: each.within == step and each.place >= place and alias in {"", each.alias}
+
+
+def in_each_step(scene: Scene, alias: str, place: int, act: Callable[[], object]) -> list[str]:
+    """
+    Do something to a database before a statement that a mover sends there, in each step once, while rows are written.
+
+    Return the steps in which it was done. The bucket has moved then, with all that was acknowledged.
+    """
+    fill(scene)
+    application = Application(scene, rows(scene.source, scene.bucket))
+    done: list[str] = []
+    counts: Counter[str] = Counter()
+
+    def before(statement: Statement) -> None:
+        if statement.alias == alias and statement.within not in done:
+            counts[statement.within] += 1
+            if counts[statement.within] == place:
+                done.append(statement.within)
+                act()
+
+    with watched(before):
+        finish(scene, waiting=application.write)
+    application.close()
+    assert rows(scene.target, scene.bucket) == application.expected
+    assert rows(scene.source, scene.bucket) == {}
+    assert scene.states() == (None, "owned")
+    assert scene.leftovers() == {}
+    return done
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
