@@ -1,7 +1,7 @@
 """
 Run the tests on PostgreSQL, in parts side by side, with coverage; or those that are of use there on SQLite.
 
-Those that are marked ``slow`` run by themselves: those that kill movers beside the others. Random programs are fewer
+Those that are marked ``slow`` run by themselves: the hardest of moves beside the others. Random programs are fewer
 than a module of the differential tests tries by itself, unless all are asked for: then without coverage.
 
 The first parts print as they go; what the others print follows when all have ended::
@@ -39,7 +39,7 @@ FIRST = [
 #: Buckets on their way.
 MOVES = ["tests/fence", "tests/moving", "tests/rebalance", "tests/test_rerouting.py"]
 #: About half of what is slow.
-KILLS = ["tests/moving/test_kills.py", "tests/moving/test_zombies.py"]
+HARD_MOVES = [*(f"tests/moving/test_{name}.py" for name in ("kills", "ledger", "zombies")), "tests/rebalance"]
 #: What SQLite is for: routing and fan-out while one develops.
 ON_SQLITE = [
     "tests/contrib",
@@ -106,9 +106,9 @@ def main() -> int:
 
 
 def _slow() -> int:
-    others = Part("others", [f"--ignore={path}" for path in KILLS], thorough=True, marker="slow")
-    kills = Part("kills", KILLS, {"SHARDKIT_TEST_CLUSTER": "kills"}, thorough=True, marker="slow")
-    return 1 if _side_by_side([others], {"Movers that are killed or stopped": kills}) else 0
+    others = Part("others", [f"--ignore={path}" for path in HARD_MOVES], thorough=True, marker="slow")
+    moves = Part("moves", HARD_MOVES, {"SHARDKIT_TEST_CLUSTER": "moves"}, thorough=True, marker="slow")
+    return 1 if _side_by_side([others], {"Moves that are made hard": moves}) else 0
 
 
 def _side_by_side(printed: list[Part], beside: dict[str, Part]) -> bool:
