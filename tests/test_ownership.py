@@ -16,7 +16,7 @@ from django.db.models.functions import RowNumber
 
 from aggregator import KeysetPaginator, fan_out
 from sharding import explain
-from sharding.bucket_states import HIDING, BucketState
+from sharding.bucket_states import BucketState
 from sharding.models import Fence
 from sharding.testing import cluster
 from sharding.testing.statements import statements
@@ -116,8 +116,8 @@ def test_what_the_states_mean() -> None:
     for state in (BucketState.CAPTURING, BucketState.FENCED, BucketState.OWNED):
         Fence.objects.using("shard_b").filter(bucket__in=own).update(state=state)
         assert _all().count() == 8, state
-    hidden = list(Fence.objects.using("shard_b").filter(state__in=HIDING))
-    Fence.objects.using("shard_b").filter(state__in=HIDING).delete()
+    hidden = list(Fence.objects.using("shard_b").filter(state__in=moved_rows.HIDING))
+    Fence.objects.using("shard_b").filter(state__in=moved_rows.HIDING).delete()
     assert _all().count() == 10
     # To be taken away with the rows of the others.
     Fence.objects.using("shard_b").bulk_create(hidden)
