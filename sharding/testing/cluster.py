@@ -4,10 +4,10 @@ The cluster of a test run: test databases are initialised as they are made, and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 
-from django.db import DEFAULT_DB_ALIAS, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, transaction
 from django.test.testcases import DatabaseOperationForbidden  # type: ignore[attr-defined]
 
 from sharding import cluster_map, conf, placement, reference_sync, registry
@@ -15,6 +15,9 @@ from sharding.control import BucketOwner, Cluster
 from sharding.fence import raising
 from sharding.initialisation import identify, initialise
 from sharding.lookups import states
+
+#: The shard of each bucket, and the epoch since which it has it.
+Owners = dict[int, tuple[str, int]]
 
 
 def initialise_test_database(alias: str) -> None:
@@ -41,39 +44,56 @@ def owners(*aliases: str) -> Iterator[None]:
 
     The map is written and put back outside of any transaction, so no atomic block may be open.
     """
-    before = cluster_map.refresh().owners
-    epochs = dict(BucketOwner.objects.using(DEFAULT_DB_ALIAS).values_list("bucket", "epoch"))
+    before = _stored()
     write(aliases)
     try:
         yield
     finally:
-        write(before)
-        _put_back(epochs)
-
-
-def _put_back(epochs: dict[int, int]) -> None:
-    """Let each shard have its buckets since when it had them: the fences of those that were not asked say so."""
-    buckets: dict[int, list[int]] = {}
-    for bucket, epoch in epochs.items():
-        buckets.setdefault(epoch, []).append(bucket)
-    for epoch, those in buckets.items():
-        BucketOwner.objects.using(DEFAULT_DB_ALIAS).filter(bucket__in=those).exclude(epoch=epoch).update(epoch=epoch)
+        # Each shard has its buckets since when it had them: the fences of those that were not asked say so.
+        _write(lambda epoch: before)
 
 
 def write(aliases: Sequence[str]) -> None:
     """Store a map in which the aliases own the buckets in turn, with the next epoch, and use it at once."""
-    buckets = conf.current().buckets
+    stored = _stored()
+    given = {bucket: aliases[bucket % len(aliases)] for bucket in stored}
+    # As moves do: the epoch is that since which the shard has the bucket.
+    _write(
+        lambda epoch: {
+            bucket: where if where[0] == given[bucket] else (given[bucket], epoch) for bucket, where in stored.items()
+        }
+    )
+
+
+def _stored() -> Owners:
+    rows = BucketOwner.objects.using(DEFAULT_DB_ALIAS).values_list("bucket", "shard", "epoch")
+    return {bucket: (shard, epoch) for bucket, shard, epoch in rows}
+
+
+def _write(wanted: Callable[[int], Owners]) -> None:
+    """Store what is wanted of the epoch that begins, and use it at once."""
     with transaction.atomic(using=DEFAULT_DB_ALIAS):
         cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).get()
         cluster.epoch += 1
         cluster.save(using=DEFAULT_DB_ALIAS)
-        table = BucketOwner.objects.using(DEFAULT_DB_ALIAS)
-        for alias in sorted(set(aliases)):
-            owned = [bucket for bucket in range(buckets) if aliases[bucket % len(aliases)] == alias]
-            # As moves do: the epoch is that since which the shard has the bucket.
-            table.filter(bucket__in=owned).exclude(shard=alias).update(shard=alias, epoch=cluster.epoch)
+        stored = _stored()
+        changed: dict[tuple[str, int], list[int]] = {}
+        for bucket, where in wanted(cluster.epoch).items():
+            if stored[bucket] != where:
+                changed.setdefault(where, []).append(bucket)
+        for (shard, epoch), buckets in changed.items():
+            _give(buckets, shard, epoch)
     cluster_map.refresh()
     for alias in (DEFAULT_DB_ALIAS, *conf.current().shards):
         # On a database that the test may not use, nothing of it is written, and the map is put back in the end.
         with suppress(DatabaseOperationForbidden):
             raising.follow_map(alias)
+
+
+def _give(buckets: list[int], shard: str, epoch: int) -> None:
+    # Thousands of parameters take longer than all the rest.
+    those = ", ".join(map(str, buckets))
+    with connections[DEFAULT_DB_ALIAS].cursor() as cursor:
+        cursor.execute(
+            f"UPDATE {BucketOwner._meta.db_table} SET shard = %s, epoch = %s WHERE bucket IN ({those})", [shard, epoch]
+        )
