@@ -19,7 +19,7 @@ from hypothesis import Phase
 
 from sharding import cluster_map
 from sharding.errors import MapError
-from tests import emptying, leftovers, manage_server, servers
+from tests import cleaning_up, leftovers, manage_server, servers
 
 # What runs in the background of a shell ignores interruptions, and a program inherits that from its test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -74,7 +74,7 @@ def django_db_modify_db_settings(
             test["NAME"] = f"{test['NAME'] or 'test_' + connection.settings_dict['NAME']}_{number}"
         with django_db_blocker.unblock():
             leftovers.roll_back()
-        with emptying.by_deleting():
+        with cleaning_up.quickly():
             yield
         connections.close_all()
 
