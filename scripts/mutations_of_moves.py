@@ -251,6 +251,6 @@ MUTATIONS = [
         GUARD,
         "            more := {_NONE_MORE};\n",
         "            more := '';\n",
-        ("tests/fence/test_crowds.py",),
+        WRITERS,
     ),
 ]

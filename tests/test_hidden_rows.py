@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, nullcontext
+from contextlib import ExitStack, contextmanager
 from threading import Event, Thread
 from typing import Any
 from unittest.mock import patch
@@ -55,13 +55,26 @@ READS: dict[str, Callable[[], Any]] = {
 ALL = list(range(6))
 
 
-@pytest.fixture(autouse=True, params=["with a fence", "without"])
-def orders(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[None]:
-    """Two orders on each shard, whose fence counts what it hides, or does not."""
-    has_fence = request.param == "with a fence"
+@pytest.fixture(scope="module", params=["with a fence", "without"])
+def has_fence(request: pytest.FixtureRequest, django_db_setup: None, django_db_blocker: Any) -> Iterator[bool]:
+    """Whether a shard's fence counts what it hides."""
+    if request.param == "with a fence":
+        yield True
+        return
+    with django_db_blocker.unblock(), without_fences(CLUSTER):
+        pass
+    yield False
+    with django_db_blocker.unblock():
+        for alias in CLUSTER:
+            raising.raise_around(alias)
+            raising.follow_map(alias)
+
+
+@pytest.fixture(autouse=True)
+def orders(has_fence: bool, transactional_db: None) -> Iterator[None]:
+    """Two orders on each shard."""
     with (
         override_settings(SHARDING={**settings.SHARDING, "FENCE": "row" if has_fence else None}),
-        nullcontext() if has_fence else without_fences(CLUSTER),
         cluster.owners(*OWNERS),
     ):
         places = [(alias, place) for place in range(2) for alias in OWNERS]
@@ -72,9 +85,6 @@ def orders(request: pytest.FixtureRequest, transactional_db: None) -> Iterator[N
         # Whatever was refused before.
         assert _all().count() == 6
         yield
-    for alias in CLUSTER:
-        raising.raise_around(alias)
-        raising.follow_map(alias)
     cluster_map.refresh()
 
 

@@ -64,15 +64,21 @@ def test_a_late_writer_reads_the_state_after_the_lock(admin, connect):
 
 
 @pytest.mark.parametrize("level", LEVELS[1:])
-def test_a_writer_with_an_older_snapshot_fails_to_serialize(admin, connect, level):
+@pytest.mark.parametrize("buckets", [1, 100])
+def test_a_writer_with_an_older_snapshot_fails_to_serialize(admin, connect, level, buckets):
+    """However many buckets its statement writes: many are looked at together."""
+    insert = (
+        "INSERT INTO shop_ledger (bucket, tenant_id, number, text) "
+        f"SELECT {BUCKET} + b, 1, b, '' FROM generate_series(0, {buckets - 1}) AS b"
+    )
     writer = connect()
     writer.execute(f"BEGIN ISOLATION LEVEL {level}")
     writer.execute("SELECT 1 FROM shop_ledger")
     become(admin, "fenced")
     with pytest.raises(errors.SerializationFailure):
-        writer.execute(INSERT, [BUCKET, 1])
+        writer.execute(insert)
     writer.execute("ROLLBACK")
-    refused(writer, "SH002", INSERT, [BUCKET, 1])
+    refused(writer, "SH002", insert)
 
 
 def test_what_an_error_says(admin, connect):
