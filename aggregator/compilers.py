@@ -30,6 +30,7 @@ from aggregator import (
     partials,
     policy,
     streaming,
+    whole_rows,
 )
 from aggregator.asking import Asking
 from aggregator.checked import alone_compiler, checked_compiler
@@ -83,7 +84,9 @@ class Merging(Planning):
     select: Any
 
     def __init__(self, request: FanOutRequest, connection: Any) -> None:
-        query = request.limited(request.query.clone())
+        query = request.limited(request.query)
+        if query is request.query:
+            query = query.clone()
         # Every shard's first rows may be skipped rows, so the offset is applied to the merged ones.
         self.low, self.high = query.low_mark, query.high_mark
         query.low_mark = 0
@@ -101,6 +104,10 @@ class Merging(Planning):
         if self._prepared is None:
             self._prepared = super().pre_sql_setup(with_col_aliases)  # type: ignore[misc]
         return self._prepared
+
+    def get_select(self, with_col_aliases: bool = False) -> Any:
+        make = super().get_select  # type: ignore[misc]
+        return make(True) if with_col_aliases else whole_rows.select(self, make)
 
     def set_clauses(self, *clauses: Any) -> None:
         """Let these be what pre_sql_setup() returns: the extra columns, ORDER BY and GROUP BY."""

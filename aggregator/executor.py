@@ -77,7 +77,7 @@ def participating(
         with asking.watching(asking.connections):
             for connection in asking.connections:
                 try:
-                    stack.enter_context(sending(connection))
+                    stack.enter_context(sending(connection, door))
                 except (OperationalError, InterfaceError) as error:
                     failures[connection.alias] = original(error)
                     if door.in_atomic_block:

@@ -34,7 +34,8 @@ def reading(sql: str, params: Any, size: int) -> executor.Executing[Iterator[Row
 
 def _in_chunks(size: int, cursor: Any) -> Iterator[Row]:
     # The first one at once, while other servers are still waited for.
-    return chain(cursor.fetchmany(size), chain.from_iterable(iter(partial(cursor.fetchmany, size), [])))
+    fetch = partial(cursor.fetchmany, size)
+    return chain(fetch(), chain.from_iterable(iter(fetch, [])))
 
 
 def _all(cursor: Any) -> list[Row]:

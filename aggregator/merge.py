@@ -9,15 +9,19 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import date, datetime
 from decimal import Decimal
 from itertools import chain, islice
 from typing import Any
+from uuid import UUID
 
 Row = Sequence[Any]
 
 #: Where a value stands before values are compared: SQLite sorts by storage class, and NaN is greater than any number.
 NUMBER, NAN, TEXT, BYTES = 1, 2, 3, 4
 WITH_NAN = frozenset({float, Decimal})
+#: Types of which values need no closer look.
+PLAIN = frozenset({int, date, datetime})
 BEFORE_ALL, AFTER_ALL = (-9, 0), (9, 0)
 
 
@@ -63,6 +67,10 @@ def sorting_key(keys: Sequence[SortKey]) -> Callable[[Row], Any]:
     if len(keys) == 1:
         return _column_key(keys[0])
     functions = [_column_key(key) for key in keys]
+    if len(keys) == 2:
+        # As nearly always: what is ordered by, and the primary key.
+        first, second = functions
+        return lambda row: (first(row), second(row))
     return lambda row: [function(row) for function in functions]
 
 
@@ -87,6 +95,12 @@ def _column_key(key: SortKey) -> Callable[[Row], Any]:
 
     def ascending(row: Row) -> Any:
         value = row[position]
+        kind = type(value)
+        if kind in PLAIN:
+            return NUMBER, value
+        if kind is UUID:
+            # As Python compares them itself, but slowly.
+            return NUMBER, value.int
         return null if value is None else (_rank(value), _comparable(value))
 
     return ascending

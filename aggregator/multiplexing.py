@@ -12,7 +12,7 @@ its own ``execute()`` consumes.
 from __future__ import annotations
 
 import math
-import selectors
+import select
 import time
 from collections.abc import Callable, Generator, Iterable, Sequence
 from contextlib import suppress
@@ -26,8 +26,8 @@ PATIENCE = 5.0
 #: Seconds after which it is looked whether a signal came to another thread: the main one is not woken by it.
 INTERVAL = 0.1
 
-#: Poll tells of a file that was closed meanwhile; others would wait for ever.
-_Selector: Callable[[], selectors.BaseSelector] = getattr(selectors, "PollSelector", selectors.DefaultSelector)
+#: What a generator of psycopg waits for.
+READ, WRITE = 1, 2
 
 #: What was read from the executed cursor, or the error that came instead of it.
 Answer = tuple[Any, Exception | None]
@@ -172,7 +172,7 @@ class _Conversation:
         self.answer: Answer | None = None
         self.is_over = False
         #: What its socket must be ready for, that it can go on.
-        self.awaited = selectors.EVENT_READ
+        self.awaited = READ
         self.socket = -1
         self._generator: Generator[int, int, None] = driver._execute_gen(*statement)
         self._read = read
@@ -193,9 +193,15 @@ class _Conversation:
         """Wait for the answer, since somebody else needs the connection: a fan-out inside an execute wrapper, say."""
         _receive([self])
 
-    def go_on(self, ready: int) -> None:
-        """Send and receive what the socket is ready for."""
-        self._step(lambda: self._generator.send(ready))
+    @property
+    def events(self) -> int:
+        """The same, as poll calls it."""
+        return (select.POLLIN if self.awaited & READ else 0) | (select.POLLOUT if self.awaited & WRITE else 0)
+
+    def go_on(self, events: int) -> None:
+        """Send and receive what the socket is ready for, which it is for all when it has failed."""
+        ready = (READ if events & ~select.POLLOUT else 0) | (WRITE if events & ~select.POLLIN else 0)
+        self._step(lambda: self._generator.send(ready & self.awaited))
 
     def _step(self, step: Callable[[], int]) -> None:
         try:
@@ -222,18 +228,20 @@ def _attempt(function: Callable[..., Any], *arguments: Any) -> Answer:
 def _receive(conversations: Iterable[_Conversation], seconds: float | None = None) -> None:
     """Return when all conversations are over, or the time is."""
     until = math.inf if seconds is None else time.monotonic() + seconds
-    with _Selector() as selector:
-        for each in conversations:
-            if not each.is_over:
-                selector.register(each.socket, each.awaited, each)
-        while selector.get_map() and time.monotonic() < until:
-            for key, ready in selector.select(INTERVAL):
-                conversation: _Conversation = key.data
-                conversation.go_on(ready)
-                if conversation.is_over:
-                    selector.unregister(key.fd)
-                elif conversation.awaited != key.events:
-                    selector.modify(key.fd, conversation.awaited, conversation)
+    waiting = {each.socket: each for each in conversations if not each.is_over}
+    # It tells of a file that was closed meanwhile; others would wait for ever.
+    poll = select.poll()
+    for socket, conversation in waiting.items():
+        poll.register(socket, conversation.events)
+    while waiting and time.monotonic() < until:
+        for socket, events in poll.poll(INTERVAL * 1000):
+            conversation = waiting[socket]
+            conversation.go_on(events)
+            if conversation.is_over:
+                poll.unregister(socket)
+                del waiting[socket]
+            else:
+                poll.modify(socket, conversation.events)
 
 
 def _abandon(conversations: Iterable[_Conversation]) -> None:

@@ -133,6 +133,8 @@ def counts_rows(select: Sequence[Any]) -> bool:
 def aggregates(expressions: Iterable[Any]) -> Iterator[Any]:
     """Yield the aggregates in expressions, the outermost ones."""
     for each in expressions:
+        if type(each) is Col:
+            continue
         if isinstance(each, Aggregate):
             yield each
         elif isinstance(each, Window):

@@ -17,7 +17,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from django.core.exceptions import FullResultSet
-from django.db.models import BooleanField, Func, Value
+from django.db.models import BooleanField, Expression, Func
 from django.db.models.sql import Query
 from django.db.models.sql.where import AND, WhereNode
 
@@ -51,16 +51,10 @@ BEGIN
 END $$"""
 
 
-class _OnPostgreSQL(Func):
-    output_field = BooleanField()
-
-    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        # No bucket ever moves there.
-        raise FullResultSet
-
-
-class IsOwned(_OnPostgreSQL):
+class IsOwned(Func):
     """The condition that a bucket's rows are to be seen on the database that is asked."""
+
+    output_field = BooleanField()
 
     # Where nothing is hidden, a row costs a look at what PostgreSQL finds out once for a statement; else a comparison
     # with an array, which it makes once, too. As "<> ALL" it would expect to find a small part of the rows only.
@@ -68,20 +62,34 @@ class IsOwned(_OnPostgreSQL):
         f"((SELECT NOT EXISTS ({_HIDDEN})) OR nullif(%(expressions)s = ANY (ARRAY({_HIDDEN})), true) IS NOT NULL)"
     )
 
+    def as_sqlite(self, compiler: Any, connection: Any, **context: Any) -> Any:
+        # No bucket ever moves there.
+        raise FullResultSet
 
-class IsAsKnown(_OnPostgreSQL):
+
+class IsAsKnown(Expression):
     """
     The condition, which is met or raises, that a database shows the buckets which it shows by the sender's map.
 
     It raises as well if the database hides rows, unless the statement looks for that itself: it is ``careful``.
     """
 
+    output_field = BooleanField()
     # Without columns of the statement's tables, it is evaluated once: by a function, which costs the planner less than
     # a subquery.
     template = f"{SHOWS}(%(expressions)s::jsonb, %(careful)s)"
 
     def __init__(self, known: str, *, careful: bool) -> None:
-        super().__init__(Value(known), careful=str(careful).lower())
+        super().__init__()
+        self.known = known
+        self.sql = self.template % {"expressions": "%s", "careful": str(careful).lower()}
+
+    def as_sql(self, compiler: Any, connection: Any) -> Any:
+        return self.sql, [self.known]
+
+    def as_sqlite(self, compiler: Any, connection: Any) -> Any:
+        # No bucket ever moves there.
+        raise FullResultSet
 
 
 def limited(query: Query, known: str, *, careful: bool) -> Query:
@@ -119,8 +127,7 @@ def _is_owned(query: Any) -> IsOwned:
 def make_careful(query: Any) -> None:
     """Let a query that ``limited()`` has made be a careful one."""
     asked, *_, is_as_known = query.where.children
-    (known,) = is_as_known.get_source_expressions()
-    query.where = WhereNode([asked, *_conditions(query, known.value, careful=True)], AND)
+    query.where = WhereNode([asked, *_conditions(query, is_as_known.known, careful=True)], AND)
 
 
 def _conditions(query: Any, known: str, careful: bool) -> list[Any]:
@@ -142,9 +149,9 @@ def apart(where: Any) -> tuple[Any, IsAsKnown | None]:
 
 def condition(column: str, *, careful: bool) -> tuple[str, tuple[Any, ...]]:
     """Return the same condition in SQL, about a column that has the bucket, with its parameters (PostgreSQL)."""
-    known = IsAsKnown.template % {"expressions": "%s", "careful": str(careful).lower()}
-    conditions = [IsOwned.template % {"expressions": column}, known] if careful else [known]
-    return " AND ".join(conditions), (cluster_map.shown(),)
+    is_as_known = IsAsKnown(cluster_map.shown(), careful=careful)
+    conditions = [IsOwned.template % {"expressions": column}, is_as_known.sql] if careful else [is_as_known.sql]
+    return " AND ".join(conditions), (is_as_known.known,)
 
 
 def checked(sql: str, condition: str) -> str:
