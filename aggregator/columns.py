@@ -103,8 +103,8 @@ class Builder:
 
     @property
     def is_additive(self) -> bool:
-        """Return whether nothing but what is grouped by has become a key of the partial results."""
-        return not (self._distinct or self._spread or self._listed or self._splits)
+        """Return whether nothing but groups and what is counted once has become a key of the partial results."""
+        return not (self._spread or self._listed or self._splits)
 
     def groups(self) -> dict[Any, int]:
         """Return what is grouped by, with the places of the columns."""
@@ -113,6 +113,11 @@ class Builder:
     def position(self, leaf: Any, function: str) -> int:
         """Return the place of the column with a function of what an aggregate is about."""
         return self._place(self._part(leaf, function))
+
+    def place_of_values(self, leaf: Any) -> int | None:
+        """Return the place of the values of a DISTINCT aggregate, or None if the shards can do with its parts."""
+        column = self._distinct.get(id(leaf))
+        return None if column is None else self._place(column)
 
     def _place(self, column: str) -> int:
         return int(re.split(r"\D+", column)[1])

@@ -28,6 +28,8 @@ SUMMED = INTEGERS | {"numeric"}
 #: Of equal values of these, it does not matter which one is shown.
 COMPARED = INTEGERS | {"date"}
 GROUPED = INTEGERS | ordering.TEXT | {"uuid", "date", "boolean"}
+#: Equal values are the same in Python. Of dates, not all can be shown there, and none is shown here.
+COUNTED = GROUPED - {"date"}
 
 #: PostgreSQL's numbers have digits from 0 to 9999, and a quotient at least so many decimal ones that count.
 BASE, DECIMALS_OF_A_DIGIT, SIGNIFICANT = 10_000, 4, 16
@@ -53,6 +55,9 @@ class Totals:
         for rows in parts:
             for row in rows:
                 groups.setdefault(tuple([identity_of(value) for value in row[: self.keys]]), []).append(row)
+        if not self.keys:
+            # Of no rows there is one row of aggregates.
+            groups.setdefault((), [])
         found = list(groups.values())
         if self.order:
             compare = sorting_key(self.order)
@@ -72,7 +77,8 @@ def totals(
     """
     groups, places = list(builder.groups()), list(builder.groups().values())
     made = Totals(len(groups))
-    if not builder.is_additive or places != list(range(builder.keys)) or (groups and builder.is_sqlite):
+    # Where values have become keys, too, they come after the groups.
+    if not builder.is_additive or places != list(range(len(groups))) or (builder.keys and builder.is_sqlite):
         return None
     if not all(_is_column(group) and _type_of(builder, group) in GROUPED for group in groups):
         return None
@@ -97,17 +103,20 @@ def _finish(builder: Builder, groups: Sequence[Any], expression: Any) -> Finish 
     if kind not in (Count, Sum, Avg, Min, Max):
         return None
     (source, *_) = expression.get_source_expressions()
-    if kind is Count:
-        return _total(builder.position(expression, "COUNT"))
+    values = builder.place_of_values(expression)
+    if kind is Count and values is None:
+        return _number(builder.position(expression, "COUNT"))
     of = _type_of(builder, source)
+    if values is not None:
+        return _different(values) if kind is Count and of in COUNTED and _is_column(source) else None
     if kind is Sum:
         return _total(builder.position(expression, "SUM")) if of in SUMMED else None
     # Only of a column is it sure that it has the type which is declared.
     if builder.is_sqlite or not _is_column(source):
         return None
     if kind is Avg:
-        parts = builder.position(expression, "SUM"), builder.position(expression, "COUNT")
-        return _average(*map(_total, parts)) if of in INTEGERS else None
+        total, number = builder.position(expression, "SUM"), builder.position(expression, "COUNT")
+        return _average(_total(total), _number(number)) if of in INTEGERS else None
     choose = max if kind is Max else min
     return _chosen(builder.position(expression, expression.function), choose) if of in COMPARED else None
 
@@ -116,19 +125,27 @@ def _total(position: int) -> Finish:
     return lambda rows: summed([row[position] for row in rows if row[position] is not None])
 
 
+def _number(position: int) -> Finish:
+    return lambda rows: sum([row[position] for row in rows])
+
+
+def _different(position: int) -> Finish:
+    return lambda rows: len({row[position] for row in rows if row[position] is not None})
+
+
 def _chosen(position: int, choose: Callable[..., Any]) -> Finish:
     return lambda rows: choose((row[position] for row in rows if row[position] is not None), default=None)
 
 
 def _average(total: Finish, number: Finish) -> Finish:
-    return lambda rows: quotient(int(total(rows)), number(rows)) if number(rows) else None
+    return lambda rows: quotient(int(total(rows)), count) if (count := number(rows)) else None
 
 
 def summed(values: Sequence[Any]) -> Any:
     """Return the sum of values without rounding; of none, it is NULL."""
     if not values:
         return None
-    if any(type(value) is Decimal for value in values):
+    if Decimal in set(map(type, values)):
         return reduce(EXACTLY.add, values)
     return sum(values)
 

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from django.db import connections
 from django.db.models import Avg, Count, F, Max, Min, Q, QuerySet, Sum, Value
+from django.db.models.functions import Collate, Lower
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -77,6 +78,18 @@ HERE: dict[str, Callable[[], Any]] = {
     "dates": lambda: list(customers().values("joined").order_by("-joined").annotate(n=Count("id"), m=Max("joined"))),
     "aggregates after annotate()": lambda: by("tenant_id").annotate(n=Count("id")).aggregate(s=Sum("n"), k=Count("*")),
     "COUNT(DISTINCT key)": lambda: list(by("status").annotate(n=Count("tenant_id", distinct=True))),
+    "different values": lambda: orders().aggregate(n=Count("quantity", distinct=True)),
+    "different texts": lambda: orders().aggregate(d=Count("status", distinct=True), **ALL),
+    "different values of no rows": lambda: orders().filter(status="none").aggregate(
+        d=Count("status", distinct=True), **ALL, total=Sum("total")
+    ),
+    "different values of the group": lambda: list(by("status").annotate(n=Count("status", distinct=True))),
+    "different values of groups": lambda: list(
+        by("status").annotate(d=Count("quantity", distinct=True), e=Count("tenant_id", distinct=True), **ALL)
+    ),
+    "different values by a filter": lambda: list(
+        by("status").annotate(d=Count("quantity", distinct=True, filter=Q(quantity__gt=0)), n=Count("id"))
+    ),
 }  # fmt: skip
 
 THERE: dict[str, Callable[[], Any]] = {
@@ -89,8 +102,12 @@ THERE: dict[str, Callable[[], Any]] = {
     "averages of decimals": lambda: orders().aggregate(a=Avg("total")),
     "averages of what is declared": lambda: orders().aggregate(a=Avg(F("quantity") * 2)),
     "a greatest text": lambda: orders().aggregate(m=Max("status")),
-    "different values": lambda: orders().aggregate(n=Count("quantity", distinct=True)),
-    "different values of the group": lambda: list(by("status").annotate(n=Count("status", distinct=True))),
+    "sums of different values": lambda: orders().aggregate(n=Sum("quantity", distinct=True)),
+    "averages of different values": lambda: orders().aggregate(n=Avg("quantity", distinct=True)),
+    "different decimals": lambda: orders().aggregate(n=Count("total", distinct=True)),
+    "different dates": lambda: customers().aggregate(n=Count("joined", distinct=True)),
+    "different texts of expressions": lambda: orders().aggregate(n=Count(Lower("status"), distinct=True)),
+    "different texts of a collation": lambda: orders().aggregate(n=Count(Collate("status", "C"), distinct=True)),
     "groups of decimals": lambda: list(by("total").annotate(n=Count("id"))),
 }
 
@@ -107,6 +124,13 @@ def test_finished_here(rows: None, ask: Callable[[], Any], monkeypatch: pytest.M
 def test_finished_by_a_shard(rows: None, ask: Callable[[], Any]) -> None:
     with assert_statements(dict.fromkeys(OWNERS, 1) | {"shard_a": 2}):
         ask()
+
+
+def test_dates_that_python_does_not_know_are_counted(rows: None) -> None:
+    for alias in OWNERS:
+        with connections[alias].sharded_statements(), connections[alias].cursor() as cursor:
+            cursor.execute("UPDATE shop_customer SET joined = 'infinity' WHERE joined = '1999-01-01'")
+    assert customers().aggregate(n=Count("joined", distinct=True)) == {"n": 2}
 
 
 INTEGERS = st.one_of(
