@@ -2,8 +2,8 @@
 One statement for several PostgreSQL servers at once, from one thread: it goes to all of them before any answer is read.
 
 Threads would do it too, and wait for each other for longer than the servers take for a page of rows. A statement is
-executed by Django as any other, with its wrappers and its log, except that the time until the server answers is used
-to ask the next one: inside each of them, the others are executed.
+executed by Django as any other, with its wrappers and its log, except that inside its driver's execution the next one
+is executed. When none is left, all are sent, and their answers are waited for.
 
 psycopg has no public way to send a statement and read the answer later, so that it is done with the generator that
 its own ``execute()`` consumes.
@@ -36,7 +36,9 @@ Read = Callable[[Any], Any]
 
 def is_possible(connection: Any) -> bool:
     """Return whether an open connection is one of psycopg, whose cursors execute statements as psycopg made them."""
-    return connection.vendor == "postgresql" and _is_psycopgs(getattr(connection.connection, "cursor_factory", None))
+    factory = getattr(connection.connection, "cursor_factory", None)
+    # Poll tells of a file that was closed meanwhile; others would wait for ever.
+    return connection.vendor == "postgresql" and hasattr(select, "poll") and _is_psycopgs(factory)
 
 
 @cache
@@ -95,17 +97,15 @@ class _Round:
             _abandon(self._conversations)
             raise
         finally:
-            for connection in self._connections:
-                connection.in_flight = None
             # They refer to this object, and would stay until the garbage is collected, with all rows.
             self._conversations = []
             self._interruption = None
         return self._answers
 
     def go_on(self) -> None:
-        """Ask the connections that were not asked yet, and wait until all have answered."""
+        """Ask the connections that were not asked yet, and return when all have answered."""
         if self._asked == len(self._answers):
-            self._wait()
+            self._send()
             return
         turn = self._asked
         self._asked += 1
@@ -119,11 +119,16 @@ class _Round:
         if self._interruption is not None:
             raise self._interruption
         if self._asked == turn + 1:
-            # It was refused before it was sent.
+            # It was refused, or has been the last one.
             self.go_on()
 
-    def _wait(self) -> None:
+    def _send(self) -> None:
+        """Send what was not sent yet, and wait for the answers."""
         try:
+            # With nothing between: the system's part of sending takes what was made ready out of the caches.
+            for each in self._conversations:
+                if not each.is_begun:
+                    each.begin()
             _receive(self._conversations)
         except Exception as error:
             # A soft time limit, for one: no error of a statement, of which the others would be waited for.
@@ -131,14 +136,13 @@ class _Round:
             raise
 
     def _ask(self, turn: int, cursor: Any, driver: Any, statement: Sequence[Any]) -> Answer | None:
-        """Send one statement, ask the other connections, and return or raise when it is answered."""
+        """Take a statement to be sent, ask the other connections, and return or raise when it is answered."""
         if self._asked > turn + 1:
             # A wrapper that executes it once more.
             driver.execute(*statement)
             return None
-        conversation = _Conversation(self._connections[turn], driver, statement, lambda: self._read(cursor))
+        conversation = _Conversation(driver, statement, lambda: self._read(cursor))
         self._conversations.append(conversation)
-        conversation.begin()
         self.go_on()
         if conversation.error is not None:
             raise conversation.error
@@ -146,7 +150,7 @@ class _Round:
 
 
 class _Sending:
-    """A cursor of psycopg that uses the time until the server answers."""
+    """A cursor of psycopg that sends its statement together with others."""
 
     def __init__(self, driver: Any, ask: Callable[[Sequence[Any]], Answer | None]) -> None:
         self._driver = driver
@@ -163,13 +167,13 @@ class _Sending:
 
 
 class _Conversation:
-    """A statement that was sent, and what its server answers."""
+    """A statement that is to be sent, and what its server answers."""
 
-    def __init__(self, wrapper: Any, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
-        self.wrapper = wrapper
+    def __init__(self, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
         self.connection = driver.connection
         self.error: Exception | None = None
         self.answer: Answer | None = None
+        self.is_begun = False
         self.is_over = False
         #: What its socket must be ready for, that it can go on.
         self.awaited = READ
@@ -184,14 +188,10 @@ class _Conversation:
 
     def begin(self) -> None:
         """Send what can be sent without waiting."""
-        self._step(lambda: next(self._generator))
+        self.is_begun = True
+        self._step(None)
         if not self.is_over:
             self.socket = self.connection.fileno()
-            self.wrapper.in_flight = self.finish
-
-    def finish(self) -> None:
-        """Wait for the answer, since somebody else needs the connection: a fan-out inside an execute wrapper, say."""
-        _receive([self])
 
     @property
     def events(self) -> int:
@@ -201,21 +201,17 @@ class _Conversation:
     def go_on(self, events: int) -> None:
         """Send and receive what the socket is ready for, which it is for all when it has failed."""
         ready = (READ if events & ~select.POLLOUT else 0) | (WRITE if events & ~select.POLLIN else 0)
-        self._step(lambda: self._generator.send(ready & self.awaited))
+        self._step(ready & self.awaited)
 
-    def _step(self, step: Callable[[], int]) -> None:
+    def _step(self, ready: Any) -> None:
         try:
-            self.awaited = int(step())
+            self.awaited = int(self._generator.send(ready))
         except StopIteration:
-            self._end()
+            self.is_over = True
             self.answer = _attempt(self._read)
         except Exception as error:
-            self._end()
+            self.is_over = True
             self.error = error
-
-    def _end(self) -> None:
-        self.is_over = True
-        self.wrapper.in_flight = None
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Answer:
@@ -229,7 +225,6 @@ def _receive(conversations: Iterable[_Conversation], seconds: float | None = Non
     """Return when all conversations are over, or the time is."""
     until = math.inf if seconds is None else time.monotonic() + seconds
     waiting = {each.socket: each for each in conversations if not each.is_over}
-    # It tells of a file that was closed meanwhile; others would wait for ever.
     poll = select.poll()
     for socket, conversation in waiting.items():
         poll.register(socket, conversation.events)

@@ -44,9 +44,9 @@ MUTATIONS = [
     ),
     Mutation(
         "a connection is used before it has answered what it was asked",
-        "aggregator/multiplexing.py",
-        "            self.wrapper.in_flight = self.finish\n",
-        "            pass\n",
+        "aggregator/threads.py",
+        "                connection.in_flight = _settling(futures[turn % lanes - 1])\n",
+        "                pass\n",
         ("tests/test_multiplexing.py",),
     ),
 ]

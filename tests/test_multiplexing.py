@@ -18,6 +18,7 @@ from django.db import DataError, ProgrammingError, connections, transaction
 from django.test.utils import CaptureQueriesContext, override_settings
 
 from aggregator import executor, fan_out, finishing, multiplexing, on_each_shard
+from aggregator.policy import Policy
 from sharding.commits import waiting
 from sharding.testing import cluster
 from tests.shop.models import Order, Region
@@ -264,7 +265,11 @@ def test_what_a_signal_raises_while_one_server_is_waited_for() -> None:
     assert are_usable()
 
 
-def test_an_interruption_while_statements_are_sent() -> None:
+def are_idle() -> bool:
+    return [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
+
+
+def test_an_interruption_before_statements_are_sent() -> None:
     def interrupt(execute: Any, *args: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -272,8 +277,43 @@ def test_an_interruption_while_statements_are_sent() -> None:
     are_usable()
     with wrapped(interrupt, "shard_b"), pytest.raises(KeyboardInterrupt):
         ask("SELECT pg_sleep(60)")
-    assert [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
+    assert are_idle()
     assert are_usable()
+
+
+def test_an_interruption_while_statements_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
+    begin = multiplexing._Conversation.begin
+    begun: list[Any] = []
+
+    def interrupted(conversation: Any) -> None:
+        if len(begun) == 2:
+            raise KeyboardInterrupt
+        begin(conversation)
+        begun.append(conversation.is_active)
+
+    are_usable()
+    monkeypatch.setattr(multiplexing._Conversation, "begin", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        ask("SELECT pg_sleep(60)")
+    monkeypatch.undo()
+    assert begun == [True, True]
+    assert are_idle()
+    assert are_usable()
+
+
+def test_statements_are_sent_when_all_wrappers_have_let_them() -> None:
+    """So the sending is in one go, and what the last one does is no time for which a server keeps locks."""
+    seen: list[tuple[str, int]] = []
+
+    def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        active = [each for each in wrappers() if each.connection.info.transaction_status.name == "ACTIVE"]
+        seen.append((context["connection"].alias, len(active)))
+        return execute(sql, params, many, context)
+
+    are_usable()
+    with wrapped(wrapper):
+        assert are_usable()
+    assert seen == [(alias, 0) for alias in OWNERS]
 
 
 class Instrumented(psycopg.ClientCursor[Any]):
@@ -415,3 +455,23 @@ def test_wrappers_may_read_on_in_a_stream_of_their_block(alias: str | None) -> N
         with wrapped(wrapper, "shard_c"):
             assert len(fan_out(Order.objects)) == 16
         assert [*read, *(order.total for order in rows)] == expected
+
+
+@pytest.mark.parametrize("use", [_count_all, _write_a_log])
+def test_wrappers_may_use_connections_that_other_threads_use(use: Callable[[], None]) -> None:
+    used: list[str] = []
+
+    def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        if not used:
+            used.append(sql)
+            use()
+        return execute(sql, params, many, context)
+
+    are_usable()
+    # The first connection is used by the caller's thread.
+    with wrapped(wrapper, "default"):
+        with executor.participating(connections["default"], OWNERS, Policy(timeout=30)) as found:
+            assert executor.run(found, finishing.fetching("SELECT 1 FROM pg_sleep(0.2)", ())) == [[(1,)]] * 4
+    assert used == ["SELECT 1 FROM pg_sleep(0.2)"]
+    assert all(connection.in_flight is None for connection in wrappers())
+    assert are_usable()
