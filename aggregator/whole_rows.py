@@ -32,8 +32,6 @@ def select(compiler: Any, make: Callable[[], Select]) -> Select:
         made = make()
         kept[kind] = fields, tuple(made[0]) if of is not fields and all(map(_is_plain, made[0])) else ()
         return made
-    # As Django does, which makes the table a part of the query.
-    query.get_initial_alias()
     return list(columns), {"model": query.model, "select_fields": list(range(len(columns)))}, {}
 
 
@@ -46,7 +44,7 @@ def _are_wanted(query: Any) -> bool:
         and query.selected is None
         and not (query.extra or query.annotations or query.select_related)
         and not options.parents
-        and (not query.alias_map or query.base_table == options.db_table)
+        and query.base_table == options.db_table
     )
 
 

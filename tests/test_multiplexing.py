@@ -469,9 +469,9 @@ def test_wrappers_may_use_connections_that_other_threads_use(use: Callable[[], N
 
     are_usable()
     # The first connection is used by the caller's thread.
-    with wrapped(wrapper, "default"):
-        with executor.participating(connections["default"], OWNERS, Policy(timeout=30)) as found:
-            assert executor.run(found, finishing.fetching("SELECT 1 FROM pg_sleep(0.2)", ())) == [[(1,)]] * 4
+    question = executor.participating(connections["default"], OWNERS, Policy(timeout=30))
+    with wrapped(wrapper, "default"), question as found:
+        assert executor.run(found, finishing.fetching("SELECT 1 FROM pg_sleep(0.2)", ())) == [[(1,)]] * 4
     assert used == ["SELECT 1 FROM pg_sleep(0.2)"]
     assert all(connection.in_flight is None for connection in wrappers())
     assert are_usable()
