@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from typing import Any
-from weakref import WeakKeyDictionary
 
 from django.db.models import Field
 from django.db.models.expressions import Col
@@ -16,8 +15,8 @@ from django.db.models.expressions import Col
 #: What Django's get_select() returns: the columns, a klass_info, and the places of annotations.
 Select = tuple[list[Any], dict[str, Any] | None, dict[str, int]]
 
-#: {model: {the kind of database: (the fields, the SELECT clause of all of them)}}
-_kept: WeakKeyDictionary[Any, dict[Any, tuple[Any, tuple[Any, ...]]]] = WeakKeyDictionary()
+#: {(model, kind of database): (its fields, the SELECT clause of all of them)}
+_kept: dict[tuple[Any, Any], tuple[Any, tuple[Any, ...]]] = {}
 
 
 def select(compiler: Any, make: Callable[[], Select]) -> Select:
@@ -25,12 +24,12 @@ def select(compiler: Any, make: Callable[[], Select]) -> Select:
     query = compiler.query
     if not _are_wanted(query):
         return make()
-    kept, kind = _kept.setdefault(query.model, {}), type(compiler.connection.ops)
-    of, columns = kept.get(kind, (None, ()))
-    fields = query.get_meta().concrete_fields
+    place, fields = (query.model, type(compiler.connection.ops)), query.get_meta().concrete_fields
+    of, columns = _kept.get(place, (None, ()))
     if of is not fields or not columns:
         made = make()
-        kept[kind] = fields, tuple(made[0]) if of is not fields and all(map(_is_plain, made[0])) else ()
+        # A field that is not plain stays so.
+        _kept[place] = fields, tuple(made[0]) if of is not fields and all(map(_is_plain, made[0])) else ()
         return made
     return list(columns), {"model": query.model, "select_fields": list(range(len(columns)))}, {}
 
