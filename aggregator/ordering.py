@@ -11,6 +11,7 @@ import re
 from collections.abc import Callable, Container, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 from zoneinfo import ZoneInfo
 
@@ -171,7 +172,12 @@ def type_of(compiler: Any, expression: Any) -> str:
     except (FieldError, AttributeError):
         return UNKNOWN
     kind = output.db_type(compiler.connection)
-    return UNKNOWN if kind is None else LENGTH.sub("", str(kind)).strip()
+    return UNKNOWN if kind is None else _without_length(str(kind))
+
+
+@cache
+def _without_length(kind: str) -> str:
+    return LENGTH.sub("", kind).strip()
 
 
 def collation_of(expression: Any) -> str | None:
@@ -228,7 +234,7 @@ def width(select: Sequence[Selected]) -> int:
 def _columns(compiler: Any, select: Sequence[Selected]) -> Iterator[tuple[str, tuple[Any, ...]]]:
     """Yield the SQL of each column."""
     for expression, compiled, _ in select:
-        columns = columns_of(expression)
+        columns = [expression] if type(expression) is Col else columns_of(expression)
         for sql, params in [compiled] if len(columns) == 1 else map(compiler.compile, columns):
             yield sql, tuple(params)
 

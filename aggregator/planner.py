@@ -241,7 +241,8 @@ def _function_of(expression: Any) -> str:
 
 def _everything(expressions: Iterable[Any]) -> Iterator[Any]:
     for each in expressions:
-        if each is None or isinstance(each, (Col, Subquery, Query)):
+        # Nearly all are columns.
+        if type(each) is Col or each is None or isinstance(each, (Col, Subquery, Query)):
             continue
         yield each
         yield from _everything(sources(each))
