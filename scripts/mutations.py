@@ -29,6 +29,7 @@ from scripts import (
     mutations_of_commits,
     mutations_of_gathering,
     mutations_of_integrations,
+    mutations_of_merging,
     mutations_of_moves,
     mutations_of_policies,
 )
@@ -40,6 +41,7 @@ MUTATIONS = [
     *mutations_of_commits.MUTATIONS,
     *mutations_of_gathering.MUTATIONS,
     *mutations_of_integrations.MUTATIONS,
+    *mutations_of_merging.MUTATIONS,
     *mutations_of_moves.MUTATIONS,
     *mutations_of_policies.MUTATIONS,
 ]
