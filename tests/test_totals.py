@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from aggregator import fan_out, partials
-from aggregator.totals import quotient, summed
+from aggregator.totals import Totals, quotient, summed
 from demo.answers import exact
 from sharding.testing import cluster
 from sharding.testing.statements import assert_statements
@@ -104,6 +104,9 @@ THERE: dict[str, Callable[[], Any]] = {
     "a greatest text": lambda: orders().aggregate(m=Max("status")),
     "sums of different values": lambda: orders().aggregate(n=Sum("quantity", distinct=True)),
     "averages of different values": lambda: orders().aggregate(n=Avg("quantity", distinct=True)),
+    "different values of an inner query": lambda: (
+        by("tenant_id").annotate(n=Count("id")).aggregate(d=Count("tenant_id", distinct=True), s=Sum("n"))
+    ),
     "different decimals": lambda: orders().aggregate(n=Count("total", distinct=True)),
     "different dates": lambda: customers().aggregate(n=Count("joined", distinct=True)),
     "different texts of expressions": lambda: orders().aggregate(n=Count(Lower("status"), distinct=True)),
@@ -150,6 +153,11 @@ def test_quotient(pairs: list[tuple[int, int]]) -> None:
         )
         theirs = [Decimal(row[0]).as_tuple() for row in cursor.fetchall()]
     assert [quotient(*pair).as_tuple() for pair in pairs] == theirs
+
+
+def test_no_rows_have_one_row_of_aggregates_and_no_groups() -> None:
+    assert list(Totals(0, [len]).finish([[], []])) == [(0,)]
+    assert list(Totals(1, [len]).finish([[], []])) == []
 
 
 def test_sums() -> None:
