@@ -1,8 +1,8 @@
 """
-Change what a bucket is on a shard, behind all who have written it.
+Change what buckets are on a shard, behind all who have written them.
 
-A barrier has the bucket's lock and the shard's alone, so every transaction that wrote the bucket has ended, and the
-next one will read the new state. While it waits, new writers of the bucket wait too: it gives up soon, and tries again
+A barrier has the buckets' locks and the shard's alone, so every transaction that wrote one of them has ended, and the
+next one will read the new state. While it waits, new writers of the buckets wait too: it gives up soon, and tries again
 later.
 """
 
@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import random
 import time
-from collections.abc import Callable, Iterator, Set
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Set
 from typing import Any, Final, TypeVar
 
 from sharding.bucket_states import BucketState, mark_of
@@ -19,31 +18,40 @@ from sharding.fence.functions import BUCKET_LOCK, SHARD_LOCK
 
 T = TypeVar("T")
 
-#: Milliseconds that the attempts wait for the locks, and seconds of rest between two, of which a part is by chance.
+#: Milliseconds that the attempts wait for a lock, and seconds of rest between two, of which a part is by chance.
 WAITS: Final = (50, 50, 100, 100, 200, 200, 400, 400)
 REST: Final = 0.1
 
-#: lock_not_available and deadlock_detected.
-_BUSY: Final = {"55P03", "40P01"}
+#: All locks of an attempt together may take so many times as long as one.
+_TOGETHER: Final = 1.25
+#: Rows of buckets that are about to change, locked in the order in which everybody locks several of them.
+_IN_ORDER: Final = "SELECT bucket FROM sharding_fence WHERE bucket = ANY(%s) ORDER BY bucket FOR UPDATE"
+#: lock_not_available, deadlock_detected, and the query_canceled of a statement that takes too long.
+_BUSY: Final = {"55P03", "40P01", "57014"}
 
 
-def behind(connection: Any, bucket: int, act: Callable[[Any], T], *, waits: tuple[int, ...] = WAITS) -> T:
+def behind(
+    connection: Any, buckets: int | Collection[int], act: Callable[[Any], T], *, waits: tuple[int, ...] = WAITS
+) -> T:
     """
-    Call ``act(cursor)`` in a transaction that has the barrier of a bucket, and return what it returns.
+    Call ``act(cursor)`` in a transaction that has the barrier of a bucket, or of several, and return what it returns.
 
     Args:
         connection: psycopg's, in autocommit.
         waits: milliseconds of each attempt to get the locks.
 
     Raises:
-        psycopg.errors.LockNotAvailable: somebody had written the bucket in a transaction that did not end, at the last
+        psycopg.errors.LockNotAvailable: somebody had written a bucket in a transaction that did not end, at the last
             attempt, too.
+        psycopg.errors.QueryCanceled: several had, one of each bucket.
     """
     for number, wait in enumerate(waits, 1):
         try:
             with connection.transaction(), connection.cursor() as cursor:
-                with _limited(cursor, wait):
-                    lock(cursor, bucket)
+                _limit(cursor, f"{wait}ms", f"{round(wait * _TOGETHER)}ms")
+                lock(cursor, buckets)
+                # What follows waits as long as the server allows.
+                cursor.execute("SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT")
                 return act(cursor)
         except Exception as error:
             if getattr(error, "sqlstate", None) not in _BUSY or number == len(waits):
@@ -52,16 +60,20 @@ def behind(connection: Any, bucket: int, act: Callable[[Any], T], *, waits: tupl
     raise ValueError("A barrier needs one attempt at least.")
 
 
-def lock(cursor: Any, bucket: int) -> None:
-    """Wait until nobody else has written the bucket in a transaction that is open, or more than a few buckets."""
-    # In the order in which writers take them.
-    cursor.execute("SELECT pg_advisory_xact_lock(%s, %s)", [BUCKET_LOCK, bucket])
-    cursor.execute("SELECT pg_advisory_xact_lock(%s, 0)", [SHARD_LOCK])
+def lock(cursor: Any, buckets: int | Collection[int]) -> None:
+    """Wait until nobody else has written a bucket in a transaction that is open, or more than a few buckets."""
+    numbers = _numbers(buckets)
+    # In one order, so that no two barriers wait for each other; and the shard's last, as writers take it. In one
+    # statement, which the limit of its time ends, however many they are.
+    cursor.execute(
+        "SELECT pg_advisory_xact_lock(kind, number) FROM unnest(%s::int[], %s::int[]) AS each (kind, number)",
+        [[*[BUCKET_LOCK] * len(numbers), SHARD_LOCK], [*numbers, 0]],
+    )
 
 
 def change(
     cursor: Any,
-    bucket: int,
+    buckets: int | Collection[int],
     generation: int,
     expected: Set[BucketState | None],
     new: BucketState | None,
@@ -70,41 +82,48 @@ def change(
     forward: str = "",
 ) -> bool:
     """
-    Compare and set the state of a bucket; return whether it was as expected, and is ``new`` now.
+    Compare and set the state of a bucket, or of several; return whether it was as expected, and is ``new`` now.
+
+    If it was not so of each bucket, the transaction is to be rolled back: the others are changed in it.
 
     Args:
         generation: of the attempt, which must be no lower than the fence's.
         expected: the states from which it may change; None for no row.
         epoch: of the bucket map, since which it is so; 0 keeps the row's.
     """
+    numbers = _numbers(buckets)
     states = [str(state) for state in expected if state is not None]
     if new is None:
         cursor.execute(
-            "DELETE FROM sharding_fence WHERE bucket = %s AND generation <= %s AND state = ANY(%s)",
-            [bucket, generation, states],
+            f"DELETE FROM sharding_fence WHERE bucket IN ({_IN_ORDER}) AND generation <= %s AND state = ANY(%s)",
+            [numbers, generation, states],
         )
-        if cursor.rowcount or None not in expected:
-            return bool(cursor.rowcount)
-        cursor.execute("SELECT NOT EXISTS (SELECT FROM sharding_fence WHERE bucket = %s)", [bucket])
+        if cursor.rowcount == len(numbers) or None not in expected:
+            return bool(cursor.rowcount == len(numbers))
+        cursor.execute("SELECT NOT EXISTS (SELECT FROM sharding_fence WHERE bucket = ANY(%s))", [numbers])
         return bool(cursor.fetchone()[0])
     cursor.execute(
         "UPDATE sharding_fence SET state = %s, generation = %s, forward = %s, epoch = coalesce(nullif(%s, 0), epoch) "
-        "WHERE bucket = %s AND generation <= %s AND state = ANY(%s)",
-        [str(new), generation, forward, epoch, bucket, generation, states],
+        f"WHERE bucket IN ({_IN_ORDER}) AND generation <= %s AND state = ANY(%s)",
+        [str(new), generation, forward, epoch, numbers, generation, states],
     )
-    if cursor.rowcount or None not in expected:
-        return bool(cursor.rowcount)
+    changed = cursor.rowcount
+    if changed < len(numbers) and None in expected:
+        cursor.execute(
+            "INSERT INTO sharding_fence (bucket, state, epoch, generation, forward, mark) "
+            "SELECT bucket, %s, %s, %s, %s, mark FROM unnest(%s::smallint[], %s::bigint[]) AS each (bucket, mark) "
+            "ON CONFLICT (bucket) DO NOTHING",
+            [str(new), epoch, generation, forward, numbers, [mark_of(bucket) for bucket in numbers]],
+        )
+        changed += cursor.rowcount
+    return bool(changed == len(numbers))
+
+
+def _limit(cursor: Any, one: str, all_of_them: str) -> None:
     cursor.execute(
-        "INSERT INTO sharding_fence (bucket, state, epoch, generation, forward, mark) VALUES (%s, %s, %s, %s, %s, %s) "
-        "ON CONFLICT (bucket) DO NOTHING",
-        [bucket, str(new), epoch, generation, forward, mark_of(bucket)],
+        "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)", [one, all_of_them]
     )
-    return bool(cursor.rowcount)
 
 
-@contextmanager
-def _limited(cursor: Any, milliseconds: int) -> Iterator[None]:
-    cursor.execute("SELECT set_config('lock_timeout', %s, true)", [f"{milliseconds}ms"])
-    yield
-    # What follows waits as long as the session allows.
-    cursor.execute("SET LOCAL lock_timeout TO DEFAULT")
+def _numbers(buckets: int | Collection[int]) -> list[int]:
+    return sorted([buckets] if isinstance(buckets, int) else buckets)

@@ -128,8 +128,9 @@ def _stopping(stopped: threading.Event) -> Iterator[None]:
 def end_windows(control: Session, plan: UUID | None = None) -> int:
     """Let moves in their window be over as soon as no old map is in use; return how many."""
     found: Any = control.connection.execute(
-        "UPDATE sharding_move SET window_ends = now() WHERE phase = 'window' AND wanted <> 'rollback' "
-        "AND window_ends > now() AND (%s::uuid IS NULL OR plan = %s::uuid)",
+        "UPDATE sharding_move SET window_ends = now() WHERE id IN (SELECT id FROM sharding_move "
+        "WHERE phase = 'window' AND wanted <> 'rollback' AND window_ends > now() "
+        "AND (%s::uuid IS NULL OR plan = %s::uuid) ORDER BY id FOR UPDATE)",
         [plan, plan],
     )
     return int(found.rowcount)

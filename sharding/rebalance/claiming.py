@@ -1,8 +1,8 @@
 """
-Take a move in hand, so that no two movers work at one, and none at a shard that has enough of them.
+Take moves in hand, so that no two movers work at one, and none at a shard that has enough of them.
 
-A mover has an advisory lock of the move in the control database as long as it is at it: the lock goes with the session,
-so the next mover may follow at once. One that is there and gives no sign of life loses its sessions.
+A mover has an advisory lock of each move in the control database as long as it is at it: the lock goes with the
+session, so the next mover may follow at once. One that is there and gives no sign of life loses its sessions.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ import socket
 import threading
 import time
 from collections import Counter
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from typing import Any
@@ -23,13 +23,17 @@ from sharding import conf, moves_lock
 from sharding.errors import RebalanceError
 from sharding.rebalance.attempt import CLOSED
 from sharding.rebalance.options import Options
-from sharding.rebalance.sessions import SESSION_NAME, Session, rename, transaction
+from sharding.rebalance.sessions import SESSION_NAME, Session, bucket_name, rename, transaction
 from sharding.rebalance.stored_moves import COLUMNS, StoredMove, of_row
 
 #: First keys of the advisory locks in the control database: of a move in hand, and of whoever takes one in hand.
 MOVE_LOCK, CLAIM_LOCK = 0x534A, 0x534B
 #: Seconds until a session that was ended is gone.
 ENDING = 5.0
+#: Moves whose buckets have room in the name of a session, beside a generation of 16 digits.
+MOST_TOGETHER = 8
+
+_NAMES = f"^{SESSION_NAME}:[0-9a-f,]+:[0-9]+$"
 
 # Those first whose bucket nobody can write. A move begins when no process has a map that is older than its row.
 _DUE = f"""
@@ -45,9 +49,10 @@ AND (phase <> 'window' OR announced + make_interval(secs => %(ttl)s) <= now()
 ORDER BY phase = ANY(%(closed)s) DESC, phase IN ('planned', 'window', 'purging'), id
 """
 _IN_HAND = """
-SELECT m.id, m.source, m.target FROM pg_locks AS l JOIN sharding_move AS m ON m.id = l.objid
+SELECT l.pid, array_agg(m.id), m.source, m.target FROM pg_locks AS l JOIN sharding_move AS m ON m.id = l.objid
 WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.granted
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
+GROUP BY l.pid, m.source, m.target
 """
 _HOLDERS = """
 SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND granted
@@ -55,7 +60,8 @@ AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _OLDER = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
-AND application_name ~ %s AND split_part(application_name, ':', 3)::bigint < %s
+AND application_name ~ %s AND string_to_array(split_part(application_name, ':', 2), ',') && %s::text[]
+AND split_part(application_name, ':', 3)::bigint < %s
 """
 
 
@@ -79,12 +85,17 @@ def keep_migrations_away(control: Session) -> None:
             )
 
 
-def take(control: Session, worker: str, options: Options, *, plan: Any = None) -> StoredMove | None:
+def take(
+    control: Session, worker: str, options: Options, *, plan: Any = None, alone: Collection[int] = ()
+) -> list[StoredMove]:
     """
-    Return the next move that is due, in the hands of a new attempt; None if none is, or all are in other hands.
+    Return the next move that is due, and others that may go with it, in the hands of a new attempt.
+
+    There is none if none is due, or all are in other hands.
 
     Args:
-        plan: of which it shall be; None for any.
+        plan: of which they shall be; None for any.
+        alone: the numbers of moves that go with no other.
     """
     with transaction(control) as cursor:
         # One at a time, so that the limit of a shard is kept. One that stands still here does not hold up the others.
@@ -104,40 +115,64 @@ def take(control: Session, worker: str, options: Options, *, plan: Any = None) -
         )
         due = [(of_row(row[:-1]), row[-1]) for row in cursor.fetchall()]
         cursor.execute(_IN_HAND, [MOVE_LOCK])
-        in_hand = {number: pair for number, *pair in cursor.fetchall()}
-        for move, is_silent in due:
-            # One that is taken over is not counted twice.
-            busy = Counter(alias for number, pair in in_hand.items() if number != move.id for alias in pair)
-            urgent = move.phase in CLOSED
-            if not urgent and max(busy[move.source], busy[move.target]) >= options.per_shard:
-                continue
-            if _lock(cursor, move, is_silent):
-                return _begin(cursor, move, worker)
-    return None
+        in_hand = cursor.fetchall()
+        for place, (move, is_silent) in enumerate(due):
+            if (move.phase in CLOSED or _has_room(in_hand, move, options)) and _lock(cursor, move, is_silent):
+                taken = [move]
+                for other, its_silence in due[place + 1 :]:
+                    if _may_go_along(other, taken, options, alone) and _lock(cursor, other, its_silence):
+                        taken.append(other)
+                return _begin(cursor, taken, worker)
+    return []
 
 
-def release(control: Session, sessions: Iterable[Session], move: StoredMove) -> None:
-    """Let others have the move; they end sessions that are still an earlier attempt's."""
+def release(control: Session, sessions: Iterable[Session], moves: Iterable[StoredMove]) -> None:
+    """Let others have the moves; they end sessions that are still an earlier attempt's."""
     for session in (*sessions, control):
         with suppress(psycopg.OperationalError):
             rename(session)
     if not control.connection.closed:
-        control.connection.execute("SELECT pg_advisory_unlock(%s, %s)", [MOVE_LOCK, move.id])
+        control.connection.execute(
+            "SELECT pg_advisory_unlock(%s, number) FROM unnest(%s::int[]) AS number",
+            [MOVE_LOCK, [move.id for move in moves]],
+        )
 
 
-def adopt(control: Session, session: Session, move: StoredMove) -> None:
-    """Let a session be the attempt's, and end those of older attempts at the bucket in the same database."""
-    rename(session, move.bucket, move.generation)
-    _end(session, f"^{SESSION_NAME}:{move.bucket}:[0-9]+$", move.generation)
+def adopt(control: Session, session: Session, moves: Sequence[StoredMove]) -> None:
+    """Let a session be the attempt's, and end those of older attempts at the buckets in the same database."""
+    buckets, generation = [move.bucket for move in moves], moves[0].generation
+    rename(session, buckets, generation)
+    _end(session, buckets, generation)
 
 
-def _begin(cursor: Any, move: StoredMove, worker: str) -> StoredMove:
+def _has_room(in_hand: Iterable[tuple[int, list[int], str, str]], move: StoredMove, options: Options) -> bool:
+    """Return whether the shards of a move have fewer movers than they may."""
+    # One that is taken over is not counted twice.
+    busy = Counter(alias for _, numbers, *pair in in_hand if move.id not in numbers for alias in pair)
+    return max(busy[move.source], busy[move.target]) < options.per_shard
+
+
+def _may_go_along(other: StoredMove, taken: Sequence[StoredMove], options: Options, alone: Collection[int]) -> bool:
+    """Return whether a move may be in one round with others: it stands where they do, is small, and has not failed."""
+    together, first = [*taken, other], taken[0]
+    return (
+        len(together) <= min(options.together, MOST_TOGETHER)
+        and (other.source, other.target, other.phase) == (first.source, first.target, first.phase)
+        and sum(move.rows for move in together) <= options.rows_together
+        and not any(move.failures or move.id in alone for move in together)
+    )
+
+
+def _begin(cursor: Any, moves: Sequence[StoredMove], worker: str) -> list[StoredMove]:
     cursor.execute(
-        "INSERT INTO sharding_attempt (move, worker, begun) VALUES (%s, %s, now()) RETURNING id", [move.id, worker]
+        "INSERT INTO sharding_attempt (move, worker, begun) VALUES (%s, %s, now()) RETURNING id", [moves[0].id, worker]
     )
     ((generation,),) = cursor.fetchall()
-    cursor.execute("UPDATE sharding_move SET generation = %s, changed = now() WHERE id = %s", [generation, move.id])
-    return replace(move, generation=generation)
+    cursor.execute(
+        "UPDATE sharding_move SET generation = %s, changed = now() WHERE id = ANY(%s)",
+        [generation, [move.id for move in moves]],
+    )
+    return [replace(move, generation=generation) for move in moves]
 
 
 def _lock(cursor: Any, move: StoredMove, is_silent: bool) -> bool:
@@ -160,9 +195,9 @@ def _try(cursor: Any, move: StoredMove) -> bool:
     return bool(got)
 
 
-def _end(session: Session, name: str, generation: int) -> None:
-    deadline = time.monotonic() + ENDING
-    while pids := [pid for (pid,) in session.connection.execute(_OLDER, [name, generation]).fetchall()]:
+def _end(session: Session, buckets: Sequence[int], generation: int) -> None:
+    deadline, names = time.monotonic() + ENDING, [bucket_name(bucket) for bucket in buckets]
+    while pids := [pid for (pid,) in session.connection.execute(_OLDER, [_NAMES, names, generation]).fetchall()]:
         try:
             for pid in pids:
                 session.connection.execute("SELECT pg_terminate_backend(%s)", [pid])

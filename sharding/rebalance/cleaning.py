@@ -78,7 +78,7 @@ def clean(control: Session, found: list[Leftover]) -> list[Leftover]:
         generation = _new_generation(control)
         if each.bucket in _live(control):
             continue
-        with open_session(each.alias, bucket=each.bucket, generation=generation) as session:
+        with open_session(each.alias, buckets=each.bucket, generation=generation) as session:
             if _clean(session, each, generation):
                 done.append(each)
     return done
@@ -96,7 +96,7 @@ def _clean(session: Session, each: Leftover, generation: int) -> bool:
     if each.kind == "rows":
         return _purge(session, each.bucket, generation, sharded_tables(session))
     if each.kind == "notes":
-        late_notes.discard(session, each.bucket)
+        late_notes.discard(session, [each.bucket])
         return True
     session.connection.execute(
         "DELETE FROM sharding_progress WHERE bucket = %s "

@@ -10,74 +10,81 @@ from collections.abc import Callable
 from sharding import cluster_map
 from sharding.rebalance import decided_steps as steps
 from sharding.rebalance import late_notes, stored_moves
-from sharding.rebalance.attempt import Attempt
-from sharding.rebalance.fences import change
+from sharding.rebalance.attempt import Attempts, Round, buckets_of, moves_of
+from sharding.rebalance.fences import change, change_one_by_one
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.purging import Purge
 from sharding.rebalance.sessions import Cursor, transaction
 from sharding.rebalance.steps import Step
 
 
-def own(attempt: Attempt, step: Step) -> None:
+def own(work: Round, attempts: Attempts, step: Step) -> None:
     def act(cursor: Cursor) -> None:
-        cursor.execute("DELETE FROM sharding_progress WHERE bucket = %s", [attempt.move.bucket])
+        cursor.execute("DELETE FROM sharding_progress WHERE bucket = ANY(%s)", [buckets_of(attempts)])
 
-    change(attempt, step, act, epoch=_epoch(attempt))
-    if attempt.closed is not None:
-        attempt.gap = time.monotonic() - attempt.closed
-    attempt.record(step)
-
-
-def forward(attempt: Attempt, step: Step) -> None:
-    change(attempt, step, epoch=_epoch(attempt), forward=attempt.move.target)
-    attempt.record(step)
+    change(work, attempts, step, act, epoch=_epoch(attempts))
+    now = time.monotonic()
+    for attempt in attempts:
+        if attempt.closed is not None:
+            attempt.gap = now - attempt.closed
+    work.record(attempts, step)
 
 
-def announce(attempt: Attempt, step: Step) -> None:
+def forward(work: Round, attempts: Attempts, step: Step) -> None:
+    change(work, attempts, step, epoch=_epoch(attempts), forward=work.sessions.target.alias)
+    work.record(attempts, step)
+
+
+def announce(work: Round, attempts: Attempts, step: Step) -> None:
     cluster_map.expire()
-    attempt.record(
+    # Those that were closed together were opened together.
+    gaps = [attempt.gap for attempt in attempts if attempt.gap is not None]
+    work.record(
+        attempts,
         step,
         "announced = now(), window_ends = now() + make_interval(secs => %s), gap = %s",
-        attempt.options.window,
-        attempt.gap,
+        work.options.window,
+        max(gaps, default=None),
     )
 
 
-def reverse(attempt: Attempt, step: Step) -> None:
-    stored_moves.reverse(attempt.control, attempt.move)
+def reverse(work: Round, attempts: Attempts, step: Step) -> None:
+    for move in moves_of(attempts):
+        stored_moves.reverse(work.control, move)
 
 
-def end_window(attempt: Attempt, step: Step) -> None:
-    control, move = attempt.control, attempt.move
-    with transaction(control) as cursor:
-        stored_moves.keep_wish(cursor, move)
-        stored_moves.set_phase(cursor, control.alias, move, Phase.PURGING)
+def end_window(work: Round, attempts: Attempts, step: Step) -> None:
+    with transaction(work.control) as cursor:
+        stored_moves.keep_wish(cursor, moves_of(attempts))
+        stored_moves.set_phase(cursor, work.control.alias, moves_of(attempts), Phase.PURGING)
 
 
-def settle(attempt: Attempt, step: Step) -> None:
-    def act(cursor: Cursor) -> None:
-        cursor.execute("DELETE FROM sharding_dirty WHERE bucket = %s", [attempt.move.bucket])
+def settle(work: Round, attempts: Attempts, step: Step) -> None:
+    def act(cursor: Cursor, bucket: int) -> None:
+        cursor.execute("DELETE FROM sharding_dirty WHERE bucket = %s", [bucket])
 
-    change(attempt, step, act)
-
-
-def purge(attempt: Attempt, step: Step) -> None:
-    Purge(attempt.sessions.source, attempt.facts, pause=attempt.look_up).run()
-    change(attempt, step)
+    change_one_by_one(work, attempts, step, act)
 
 
-def close(attempt: Attempt, step: Step) -> None:
-    late_notes.delete(attempt.sessions.target, attempt.move.bucket, attempt.look_up)
-    stored_moves.close(attempt.control, attempt.move, Phase.DONE)
+def purge(work: Round, attempts: Attempts, step: Step) -> None:
+    for attempt in attempts:
+        Purge(work.sessions.source, attempt.facts, pause=work.look_up).run()
+    change(work, attempts, step)
 
 
-def _epoch(attempt: Attempt) -> int:
-    assert attempt.move.epoch is not None
-    return attempt.move.epoch
+def close(work: Round, attempts: Attempts, step: Step) -> None:
+    late_notes.delete(work.sessions.target, buckets_of(attempts), work.look_up)
+    stored_moves.close(work.control, moves_of(attempts), Phase.DONE)
 
 
-#: What is done in each step.
-ACTIONS: dict[type[Step], Callable[[Attempt, Step], None]] = {
+def _epoch(attempts: Attempts) -> int:
+    epoch = attempts[0].move.epoch
+    assert epoch is not None
+    return epoch
+
+
+#: What is done in each step, for moves that are in the same phase.
+ACTIONS: dict[type[Step], Callable[[Round, Attempts, Step], None]] = {
     steps.Own: own,
     steps.Forward: forward,
     steps.Announce: announce,

@@ -58,7 +58,7 @@ def open_again(control: Session, source: Session, move: StoredMove, *, deciding:
         if closed is not None:
             fences.claim(source, closed.bucket, closed.generation)
             if fences.reopen(source, closed):
-                stored_moves.record(control, closed, Phase.CATCHING_UP)
+                stored_moves.record(control, [closed], Phase.CATCHING_UP)
     except (psycopg.Error, RebalanceError, OSError) as error:
         logger.warning("Bucket %d may be closed on %s until the next attempt: %s",
                        move.bucket, move.source, error)  # fmt: skip
@@ -67,7 +67,7 @@ def open_again(control: Session, source: Session, move: StoredMove, *, deciding:
 def _closed(control: Session, move: StoredMove, deciding: bool) -> StoredMove | None:
     """Return the move's row if it is the attempt's, and its bucket may be closed on the source without need."""
     try:
-        found = stored_moves.read(control, move.id).move
+        found = stored_moves.read_one(control, move.id).move
     except psycopg.Error:
         if deciding:
             raise

@@ -1,5 +1,5 @@
 """
-Changes of a bucket's state by an attempt: as its step declares, or not at all.
+Changes of buckets' states by an attempt: as its step declares, or not at all.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from collections.abc import Callable
 
 from sharding.errors import Superseded
 from sharding.fence import barrier
-from sharding.rebalance.attempt import Attempt
+from sharding.rebalance.attempt import Attempts, Round, buckets_named, buckets_of
 from sharding.rebalance.sessions import Cursor, Session, transaction
 from sharding.rebalance.steps import Step
 from sharding.rebalance.stored_moves import StoredMove
@@ -21,26 +21,45 @@ def _nothing(cursor: Cursor) -> None:
     pass
 
 
-def change(attempt: Attempt, step: Step, act: Act = _nothing, *, epoch: int = 0, forward: str = "") -> None:
+def change(
+    work: Round, attempts: Attempts, step: Step, act: Act = _nothing, *, epoch: int = 0, forward: str = ""
+) -> None:
     """
-    Compare and set the state of the bucket at the step's shard; before it, in the same transaction, ``act``.
+    Compare and set the state of buckets at the step's shard; before it, in the same transaction, ``act``.
 
     Raises:
-        Superseded: the fence is not as the step expects it.
+        Superseded: the fence is not as the step expects it. None has changed then.
     """
-    with transaction(attempt.at(step)) as cursor:
-        _change(cursor, attempt, step, act, epoch, forward)
+    with transaction(work.at(step)) as cursor:
+        _change(cursor, work, attempts, step, act, epoch, forward)
 
 
-def change_behind(attempt: Attempt, step: Step, act: Act = _nothing) -> None:
+def change_one_by_one(
+    work: Round, attempts: Attempts, step: Step, act: Callable[[Cursor, int], None] = lambda cursor, bucket: None
+) -> None:
     """
-    Do the same behind the bucket's barrier: all who have written it have ended.
+    Do the same in a transaction for each bucket, where the application may be writing them.
+
+    Under REPEATABLE READ it locks the fence's rows, in the order of its own writes: who has one of them and waits for
+    another one must not meet a transaction that has this other one and waits for the first.
+    """
+    for attempt in attempts:
+        change(work, [attempt], step, lambda cursor, bucket=attempt.move.bucket: act(cursor, bucket))  # type: ignore[misc]
+
+
+def change_behind(work: Round, attempts: Attempts, step: Step, act: Act = _nothing) -> None:
+    """
+    Do the same behind the buckets' barrier: all who have written one of them have ended.
 
     Raises:
         psycopg.errors.LockNotAvailable: one of them does not end.
+        psycopg.errors.QueryCanceled: several of them do not.
     """
-    session = attempt.at(step)
-    barrier.behind(session.connection, attempt.move.bucket, lambda cursor: _change(cursor, attempt, step, act, 0, ""))
+    barrier.behind(
+        work.at(step).connection,
+        buckets_of(attempts),
+        lambda cursor: _change(cursor, work, attempts, step, act, 0, ""),
+    )
 
 
 def reopen(session: Session, move: StoredMove) -> bool:
@@ -57,16 +76,17 @@ def claim(session: Session, bucket: int, generation: int) -> None:
     )
 
 
-def _change(cursor: Cursor, attempt: Attempt, step: Step, act: Act, epoch: int, forward: str) -> None:
-    move, session = attempt.move, attempt.at(step)
+def _change(cursor: Cursor, work: Round, attempts: Attempts, step: Step, act: Act, epoch: int, forward: str) -> None:
+    buckets, generation = buckets_of(attempts), attempts[0].move.generation
     act(cursor)
-    if not barrier.change(cursor, move.bucket, move.generation, step.before, step.after, epoch=epoch, forward=forward):
+    if not barrier.change(cursor, buckets, generation, step.before, step.after, epoch=epoch, forward=forward):
+        alias, named = work.at(step).alias, buckets_named(attempts)
         raise Superseded(
-            f"Bucket {move.bucket} on {session.alias!r} is no longer as attempt {move.generation} has seen it. "
+            f"{named[0].upper()}{named[1:]} on {alias!r} is no longer as attempt {generation} has seen it. "
             f"Leave the move to whoever has it.",
-            bucket=move.bucket,
-            alias=session.alias,
-            generation=move.generation,
+            bucket=buckets[0],
+            alias=alias,
+            generation=generation,
             found=None,
             state=None,
         )

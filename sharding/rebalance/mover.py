@@ -1,5 +1,5 @@
 """
-A mover: takes one move after the other in hand, and does step after step until it is through or has to wait.
+A mover: takes one round of moves after the other in hand, and does step after step until it is through or has to wait.
 
 Any number of them may be at work, in threads, processes and on machines. Nothing that they keep in mind matters.
 """
@@ -7,7 +7,7 @@ Any number of them may be at work, in threads, processes and on machines. Nothin
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -18,7 +18,6 @@ from django.db import DEFAULT_DB_ALIAS
 from sharding.errors import (
     CopyDamaged,
     CopyRefused,
-    MoveConflict,
     RebalanceError,
     Superseded,
     TablesDiffer,
@@ -30,27 +29,23 @@ from sharding.rebalance import (
     decided_steps,
     failing,
     fences,
-    stored_moves,
     undecided_actions,
 )
-from sharding.rebalance.attempt import CLOSED, Attempt
-from sharding.rebalance.decided_steps import Own
-from sharding.rebalance.move_state import next_step
+from sharding.rebalance.attempt import CLOSED, Attempt, Attempts, Round, moves_of
+from sharding.rebalance.choosing import at_once, choose
 from sharding.rebalance.options import Options
-from sharding.rebalance.phases import Phase, Wanted
 from sharding.rebalance.purging import vacuum
-from sharding.rebalance.seeing import see
 from sharding.rebalance.sessions import Session, Sessions, open_session
 from sharding.rebalance.steps import Claim, Side, Step
 from sharding.rebalance.stored_moves import Interrupted, StoredMove
 from sharding.rebalance.tables import Table, sharded_tables
-from sharding.rebalance.undecided_steps import Decide, Fence
 
 logger = logging.getLogger("sharding")
 
-_ACTIONS: dict[type[Step], Callable[[Attempt, Step], None]] = {**undecided_actions.ACTIONS, **decided_actions.ACTIONS}
-#: Seconds until a move is looked at again whose window is over, while old statements are running.
-LOOK_AGAIN = 1.0
+_ACTIONS: dict[type[Step], Callable[[Round, Attempts, Step], None]] = {
+    **undecided_actions.ACTIONS,
+    **decided_actions.ACTIONS,
+}
 #: What is wrong with the rows, so that the move is given up.
 HOPELESS = (CopyRefused, CopyDamaged, VerificationFailed, TablesDiffer)
 
@@ -70,6 +65,8 @@ class Mover:
     _tables: dict[str, tuple[Table, ...]] = field(default_factory=dict)
     #: Shards where rows were deleted, whose space is given back in the end.
     _purged: set[str] = field(default_factory=set)
+    #: Moves whose round has failed, so that each goes on by itself.
+    _alone: set[int] = field(default_factory=set)
 
     def run(self) -> int:
         """
@@ -83,100 +80,118 @@ class Mover:
         self._open_control()
         try:
             claiming.keep_migrations_away(self._need_control())
-            while self._one():
-                taken += 1
+            while taken_now := self._some():
+                taken += taken_now
             self._vacuum()
         finally:
             self._close()
         return taken
 
-    def _one(self) -> bool:
+    def _some(self) -> int:
+        """Bring a round of moves as far as it goes now, and return of how many it was."""
         if self.options.stop():
-            return False
-        move = claiming.take(self._need_control(), claiming.worker_name(), self.options, plan=self.plan)
-        if move is None:
-            return False
+            return 0
+        moves = claiming.take(
+            self._need_control(), claiming.worker_name(), self.options, plan=self.plan, alone=self._alone
+        )
+        if not moves:
+            return 0
         try:
-            self._carry(move)
+            self._carry(moves)
         finally:
-            claiming.release(self._need_control(), self._sessions.values(), move)
-        return True
+            claiming.release(self._need_control(), self._sessions.values(), moves)
+        return len(moves)
 
-    def _carry(self, move: StoredMove) -> None:
-        """Bring a move as far as it goes now; whatever happens to it is written into its row."""
-        attempt: Attempt | None = None
+    def _carry(self, moves: list[StoredMove]) -> None:
+        """Take moves through their steps; whatever happens to one that is alone is written into its row."""
+        work: Round | None = None
         try:
-            attempt = self._attempt(move)
-            self._steps(attempt)
+            work = self._round(moves)
+            self._steps(work)
         except Interrupted:
-            self._open_again(move, attempt)
-        except Superseded as error:
-            logger.info("%s", error)
-        except MoveConflict as error:
-            # Whatever is done now may be wrong.
-            failing.retry_later(self._need_control(), move, error)
-        except HOPELESS as error:
-            self._open_again(move, attempt)
-            failing.give_up(self._need_control(), move, error)
+            self._open_again(moves, work)
         except (psycopg.Error, RebalanceError, OSError) as error:
-            self._open_again(move, attempt)
-            self._retry(attempt.move if attempt is not None else move, error)
+            if len(moves) > 1:
+                self._fall_apart(moves, work, error)
+            else:
+                self._failed(moves[0], work, error)
 
-    def _open_again(self, move: StoredMove, attempt: Attempt | None) -> None:
-        # Without an attempt, one of the shards does not answer: it may be the other one.
-        source = self._sessions.get(move.source)
+    def _failed(self, move: StoredMove, work: Round | None, error: Exception) -> None:
+        if isinstance(error, Superseded):
+            logger.info("%s", error)
+            return
+        self._open_again([move], work)
+        known = work.attempts[0].move if work is not None else move
+        if isinstance(error, HOPELESS):
+            failing.give_up(self._need_control(), known, error)
+        else:
+            self._forget_sessions(error)
+            failing.retry_later(self._need_control(), known, error)
+
+    def _fall_apart(self, moves: Sequence[StoredMove], work: Round | None, error: Exception) -> None:
+        """Let each move of a round that has failed go on by itself: it may be one of them that lets it fail."""
+        logger.info("The moves of buckets %s go on one by one: %s", [move.bucket for move in moves], error)
+        self._open_again(moves, work)
+        self._forget_sessions(error)
+        self._alone.update(move.id for move in moves)
+
+    def _open_again(self, moves: Sequence[StoredMove], work: Round | None) -> None:
+        # Without a round, one of the shards does not answer: it may be the other one.
+        source = self._sessions.get(moves[0].source)
         if source is not None:
-            known, deciding = (attempt.move, attempt.deciding) if attempt is not None else (move, False)
-            failing.open_again(self._need_control(), source, known, deciding=deciding)
+            known, deciding = (moves_of(work.at_work), work.deciding) if work is not None else (moves, False)
+            for move in known:
+                failing.open_again(self._need_control(), source, move, deciding=deciding)
 
-    def _retry(self, move: StoredMove, error: Exception) -> None:
-        """Write down what has failed; sessions are not used again of which nobody knows how they are."""
+    def _forget_sessions(self, error: Exception) -> None:
+        """Do not use sessions again of which nobody knows how they are."""
         if isinstance(error, psycopg.OperationalError | OSError):
             for alias in list(self._sessions):
                 self._sessions.pop(alias).connection.close()
-        failing.retry_later(self._need_control(), move, error)
 
-    def _attempt(self, move: StoredMove) -> Attempt:
-        control = self._need_control()
-        claiming.adopt(control, control, move)
+    def _round(self, moves: Sequence[StoredMove]) -> Round:
+        control, source, target = self._need_control(), moves[0].source, moves[0].target
+        claiming.adopt(control, control, moves)
         # The source first, which can be opened again without the target.
-        sessions = Sessions(self._session(move, move.source), self._session(move, move.target))
-        if move.source not in self._tables:
+        sessions = Sessions(self._session(moves, source), self._session(moves, target))
+        if source not in self._tables:
             # They stay as they are: no migration begins while movers are at work.
-            self._tables[move.source] = sharded_tables(sessions.source)
-        return Attempt(control, sessions, move, self._tables[move.source], self.options)
+            self._tables[source] = sharded_tables(sessions.source)
+        attempts = [Attempt(move, self._tables[source]) for move in moves]
+        return Round(control, sessions, self.options, attempts)
 
-    def _steps(self, attempt: Attempt) -> None:
-        step: Step | None = None
-        begun_in = attempt.move.phase
-        while True:
-            step = _at_once(step, attempt) or next_step(see(attempt))
-            if step is None:
-                if begun_in is attempt.move.phase is Phase.WINDOW:
-                    # It was due, but for what others are reading.
-                    stored_moves.rest(attempt.control, attempt.move, LOOK_AGAIN)
+    def _steps(self, work: Round) -> None:
+        chosen = choose(work)
+        while chosen is not None:
+            step, attempts = chosen
+            if self.options.stop() and attempts[0].move.phase not in CLOSED:
                 return
-            before = attempt.move
-            if self.options.stop() and attempt.move.phase not in CLOSED:
-                return
-            if isinstance(step, Claim):
-                side = attempt.sessions.source if step.side is Side.SOURCE else attempt.sessions.target
-                fences.claim(side, attempt.move.bucket, attempt.move.generation)
-            else:
-                _ACTIONS[type(step)](attempt, step)
-            if isinstance(step, decided_steps.Purge):
-                self._purged.add(attempt.move.source)
-            self.heard(before, step)
-            if isinstance(step, decided_steps.Reverse):
-                # Another row stands for what is to be done now.
-                return
+            self._take(work, attempts, step)
+            following = at_once(step, attempts)
+            chosen = (following, attempts) if following is not None else choose(work)
 
-    def _session(self, move: StoredMove, alias: str) -> Session:
+    def _take(self, work: Round, attempts: Attempts, step: Step) -> None:
+        before = moves_of(attempts)
+        if isinstance(step, Claim):
+            side = work.sessions.source if step.side is Side.SOURCE else work.sessions.target
+            for move in before:
+                fences.claim(side, move.bucket, move.generation)
+        else:
+            _ACTIONS[type(step)](work, attempts, step)
+        if isinstance(step, decided_steps.Purge):
+            self._purged.add(work.sessions.source.alias)
+        for attempt, move in zip(attempts, before, strict=True):
+            self.heard(move, step)
+            # After it, another row stands for what is to be done.
+            attempt.rests = isinstance(step, decided_steps.Reverse)
+
+    def _session(self, moves: Sequence[StoredMove], alias: str) -> Session:
         found = self._sessions.get(alias)
         if found is None or found.connection.closed:
-            found = self._opened.enter_context(open_session(alias, bucket=move.bucket, generation=move.generation))
+            buckets = [move.bucket for move in moves]
+            found = self._opened.enter_context(open_session(alias, buckets=buckets, generation=moves[0].generation))
             self._sessions[alias] = found
-        claiming.adopt(self._need_control(), found, move)
+        claiming.adopt(self._need_control(), found, moves)
         return found
 
     def _open_control(self) -> None:
@@ -197,15 +212,3 @@ class Mover:
             self._opened.close()
         self._sessions.clear()
         self._control = None
-
-
-def _at_once(step: Step | None, attempt: Attempt) -> Step | None:
-    """
-    Return what follows a step for sure, so that nobody has to wait until the mover has looked; None for any other.
-
-    Each step compares what it changes, and so finds out that another attempt has taken over.
-    """
-    phase = attempt.move.phase
-    if isinstance(step, Fence) and phase is Phase.FINISHING and attempt.move.wanted is Wanted.GO:
-        return Decide()
-    return Own() if isinstance(step, Decide) and phase is Phase.DECIDED else None

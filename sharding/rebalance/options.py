@@ -30,6 +30,10 @@ class Options:
     latency: float | None = 0.25
     #: Moves that have one shard as source or target at the same time.
     per_shard: int = 2
+    #: Small buckets that go over in one round, and the rows that they have together, by the plan; others go alone.
+    #: More than MOST_TOGETHER have no room in the names of sessions.
+    together: int = 1
+    rows_together: int = 50_000
     #: After which the source opens again if a bucket that nobody can write is not decided upon.
     fenced: float = 2.0
     #: After which an attempt that gives no sign of life is taken over, although its session is there.

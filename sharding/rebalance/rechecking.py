@@ -70,7 +70,7 @@ def _now(bucket: int, source: str, target: str, phase: Phase, generation: int) -
     if phase is Phase.WINDOW:
         # The owner has noted what it wrote since, and the former one has the rows as they were.
         source, target, getting = target, source, frozenset({BucketState.MOVED})
-    with open_sessions(source, target, bucket=bucket, generation=generation) as sessions:
+    with open_sessions(source, target, buckets=bucket, generation=generation) as sessions:
         return _verified(sessions, MoveFacts(bucket, generation, sharded_tables(sessions.source)), getting)
 
 

@@ -63,7 +63,8 @@ def wish(control: Session, wanted: Wanted, *, plan: UUID | None = None, buckets:
         parameters.append(list(buckets))
     with transaction(control) as cursor:
         cursor.execute(
-            f"UPDATE sharding_move SET wanted = %s, retry_at = NULL WHERE {' AND '.join(conditions)} RETURNING bucket",
+            f"UPDATE sharding_move SET wanted = %s, retry_at = NULL WHERE id IN (SELECT id FROM sharding_move "
+            f"WHERE {' AND '.join(conditions)} ORDER BY id FOR UPDATE) RETURNING bucket",
             parameters,
         )
         return sorted(bucket for (bucket,) in cursor.fetchall())

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from psycopg.sql import SQL
 
-from sharding.rebalance.attempt import Attempt
+from sharding.rebalance.attempt import Round
 from sharding.rebalance.sessions import Session
 
 #: Numbers that are drawn in one statement.
@@ -22,21 +22,21 @@ AND pg_get_serial_sequence(quote_ident(c.relname), a.attname) IS NOT NULL
 """
 
 
-def carry_over(attempt: Attempt) -> None:
+def carry_over(work: Round) -> None:
     """
     Let no sequence of the target be behind the source's.
 
     Numbers are drawn, not set: whoever draws at the same time gets none twice.
     """
-    source, target = attempt.sessions.source, attempt.sessions.target
-    names = [table.name for table in attempt.tables]
+    source, target = work.sessions.source, work.sessions.target
+    names = [table.name for table in work.attempts[0].tables]
     there = _sequences(target, names)
     if not there:
         return
     for column, sequence in _sequences(source, names).items():
         if column in there:
             while (missing := _last(source, sequence) - _last(target, there[column])) > 0:
-                attempt.look_up()
+                work.look_up()
                 target.connection.execute(
                     "SELECT count(nextval(%s::regclass)) FROM generate_series(1, %s)",
                     [there[column], min(missing, AT_ONCE)],

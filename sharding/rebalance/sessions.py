@@ -21,6 +21,8 @@ from sharding.direct_connection import CONNECT_TIMEOUT, refuse_pooler
 from sharding.errors import Superseded
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
+#: One, or several that are in the hands of one attempt.
+Buckets = int | Collection[int]
 
 #: How values are written as text, and what else could make two sessions differ.
 PINNED = {
@@ -68,7 +70,7 @@ class Sessions:
 
 
 @contextmanager
-def open_sessions(source: str, target: str, *, bucket: int, generation: int) -> Iterator[Sessions]:
+def open_sessions(source: str, target: str, *, buckets: Buckets, generation: int) -> Iterator[Sessions]:
     """
     Yield a mover's sessions at two shards, and close them in the end.
 
@@ -78,16 +80,16 @@ def open_sessions(source: str, target: str, *, bucket: int, generation: int) -> 
         psycopg.OperationalError: a server does not answer.
     """
     with (
-        open_session(source, bucket=bucket, generation=generation) as giving,
-        open_session(target, bucket=bucket, generation=generation) as getting,
+        open_session(source, buckets=buckets, generation=generation) as giving,
+        open_session(target, buckets=buckets, generation=generation) as getting,
     ):
         yield Sessions(giving, getting)
 
 
 @contextmanager
-def open_session(alias: str, *, bucket: int = NO_BUCKET, generation: int = 0) -> Iterator[Session]:
+def open_session(alias: str, *, buckets: Buckets = NO_BUCKET, generation: int = 0) -> Iterator[Session]:
     """Yield one of a mover's sessions, or one that is no attempt's, and close it in the end; see open_sessions()."""
-    with _opened(alias, application_name(bucket, generation)) as session:
+    with _opened(alias, application_name(buckets, generation)) as session:
         yield session
 
 
@@ -109,20 +111,25 @@ def _opened(alias: str, name: str) -> Iterator[Session]:
         connection.close()
 
 
-def rename(session: Session, bucket: int = NO_BUCKET, generation: int = 0) -> None:
+def rename(session: Session, buckets: Buckets = NO_BUCKET, generation: int = 0) -> None:
     """Let a session that is open be another attempt's, or nobody's."""
-    name = application_name(bucket, generation)
+    name = application_name(buckets, generation)
     session.connection.execute("SELECT set_config('application_name', %s, false)", [name])
 
 
-def application_name(bucket: int, generation: int) -> str:
-    """Return the name of a mover's sessions, by which the next mover of the bucket finds and ends them."""
-    return f"{SESSION_NAME}:{bucket}:{generation}"
+def application_name(buckets: Buckets, generation: int) -> str:
+    """Return the name of a mover's sessions, by which the next mover of one of the buckets finds and ends them."""
+    return f"{SESSION_NAME}:{','.join(map(bucket_name, _sorted(buckets)))}:{generation}"
+
+
+def bucket_name(bucket: int) -> str:
+    """Return how a bucket is written in the name of a session, where room is scarce: PostgreSQL cuts off the rest."""
+    return f"{bucket:x}"
 
 
 @contextmanager
 def mover_transaction(
-    session: Session, buckets: int | Collection[int], *, generation: int, states: Collection[BucketState]
+    session: Session, buckets: Buckets, *, generation: int, states: Collection[BucketState]
 ) -> Iterator[Cursor]:
     """
     Yield a cursor in a transaction of the mover's: no attempt that came after it has begun, or can before it ends.
@@ -143,7 +150,7 @@ def mover_transaction(
 
 @contextmanager
 def snapshot(
-    session: Session, buckets: int | Collection[int], *, generation: int, states: Collection[BucketState]
+    session: Session, buckets: Buckets, *, generation: int, states: Collection[BucketState]
 ) -> Iterator[Cursor]:
     """
     Yield a cursor in a transaction that only reads, of which every statement sees the same instant.
@@ -191,20 +198,20 @@ def _roll_back(session: Session, cursor: Cursor) -> None:
         session.connection.close()
 
 
-def _held(buckets: int | Collection[int], *, lock: bool) -> sql.Composed:
+def _held(buckets: Buckets, *, lock: bool) -> sql.Composed:
     return sql.SQL(
         "SELECT bucket, state, generation FROM {} WHERE bucket = ANY({}::smallint[]) ORDER BY bucket {}"
     ).format(sql.Identifier(FENCE), sql.Literal(_sorted(buckets)), sql.SQL("FOR SHARE" if lock else ""))
 
 
-def _sorted(buckets: int | Collection[int]) -> list[int]:
+def _sorted(buckets: Buckets) -> list[int]:
     return sorted([buckets] if isinstance(buckets, int) else buckets)
 
 
 def _compare(
     cursor: Cursor,
     alias: str,
-    buckets: int | Collection[int],
+    buckets: Buckets,
     generation: int,
     states: Collection[BucketState],
 ) -> None:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 
 from sharding.rebalance import standbys
-from sharding.rebalance.attempt import Attempt
+from sharding.rebalance.attempt import Round
 from sharding.rebalance.sessions import Session
 
 #: Seconds of a pause after which a shard that was slow is asked again.
@@ -16,24 +16,24 @@ PAUSE = 0.2
 LOOK_EVERY = 1.0
 
 
-def rest(attempt: Attempt, worked: float) -> None:
+def rest(work: Round, worked: float) -> None:
     """Wait for the application's part of the time, and until both shards have caught their breath."""
-    share = attempt.options.share
+    share = work.options.share
     time.sleep(worked * (1 - share) / share)
-    while any(_is_busy(session, attempt) for session in (attempt.sessions.source, attempt.sessions.target)):
-        attempt.look_up()
+    while any(_is_busy(session, work) for session in (work.sessions.source, work.sessions.target)):
+        work.look_up()
         time.sleep(PAUSE)
 
 
-def _is_busy(session: Session, attempt: Attempt) -> bool:
-    options = attempt.options
+def _is_busy(session: Session, work: Round) -> bool:
+    options = work.options
     if options.latency is not None and _latency(session) > options.latency:
         return True
-    if options.replica_lag is None or time.monotonic() - attempt.looked.get(session.alias, 0.0) < LOOK_EVERY:
+    if options.replica_lag is None or time.monotonic() - work.looked.get(session.alias, 0.0) < LOOK_EVERY:
         return False
     lags = standbys.lag(session) > options.replica_lag
     if not lags:
-        attempt.looked[session.alias] = time.monotonic()
+        work.looked[session.alias] = time.monotonic()
     return lags
 
 

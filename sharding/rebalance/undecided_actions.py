@@ -13,10 +13,10 @@ from dataclasses import replace
 from sharding.bucket_states import BucketState
 from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle
 from sharding.rebalance import undecided_steps as steps
-from sharding.rebalance.attempt import Attempt
+from sharding.rebalance.attempt import Attempt, Attempts, Round, buckets_of, moves_of
 from sharding.rebalance.capturing import Drained
 from sharding.rebalance.copying import Pace
-from sharding.rebalance.fences import change, change_behind
+from sharding.rebalance.fences import change, change_behind, change_one_by_one
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.progress import Progress
 from sharding.rebalance.purging import Purge
@@ -30,161 +30,187 @@ FEW = 200
 LONGEST = 30.0
 
 
-def begin(attempt: Attempt, step: Step) -> None:
-    tables.require_alike(attempt.sessions.source, attempt.sessions.target)
-    move = attempt.move
-    with transaction(attempt.control) as cursor:
-        stored_moves.set_phase(cursor, attempt.control.alias, move, Phase.PREPARING, "begun = now(), error = ''")
-        stored_moves.note_clean_up(cursor, move, rows=move.target, notes=move.source)
+def begin(work: Round, attempts: Attempts, step: Step) -> None:
+    tables.require_alike(work.sessions.source, work.sessions.target)
+    moves = moves_of(attempts)
+    with transaction(work.control) as cursor:
+        stored_moves.set_phase(cursor, work.control.alias, moves, Phase.PREPARING, "begun = now(), error = ''")
+        stored_moves.note_clean_up(cursor, moves, rows=work.sessions.target.alias, notes=work.sessions.source.alias)
 
 
-def prepare(attempt: Attempt, step: Step) -> None:
-    change(attempt, step)
-    _purge(attempt, {BucketState.IMPORTING})
-    attempt.record(step)
+def prepare(work: Round, attempts: Attempts, step: Step) -> None:
+    change(work, attempts, step)
+    _purge(work, attempts, {BucketState.IMPORTING})
+    work.record(attempts, step)
 
 
-def capture(attempt: Attempt, step: Step) -> None:
+def capture(work: Round, attempts: Attempts, step: Step) -> None:
     def act(cursor: Cursor) -> None:
         cursor.execute(
-            "DELETE FROM sharding_dirty WHERE bucket = %s AND EXISTS "
-            "(SELECT FROM sharding_fence WHERE bucket = %s AND state = 'owned')",
-            [attempt.move.bucket, attempt.move.bucket],
+            "DELETE FROM sharding_dirty WHERE bucket IN "
+            "(SELECT bucket FROM sharding_fence WHERE bucket = ANY(%s) AND state = 'owned')",
+            [buckets_of(attempts)],
         )
 
-    change_behind(attempt, step, act)
-    attempt.record(step)
+    change_behind(work, attempts, step, act)
+    work.record(attempts, step)
 
 
-def copy(attempt: Attempt, step: Step) -> None:
-    options = attempt.options
-    pace = Pace(budget=options.chunk, rows_per_second=options.rows_per_second)
-    while True:
-        attempt.look_up()
-        copied = attempt.carrier.copy(attempt.sessions, attempt.facts, pace)
-        attempt.copied += copied.rows
-        if copied.table is None:
-            break
-        throttle.rest(attempt, copied.seconds)
-    attempt.record(step, "copied = copied + %s", attempt.copied)
-    attempt.copied = 0
+def copy(work: Round, attempts: Attempts, step: Step) -> None:
+    """One bucket after the other; what is copied of those that are through stays, whatever becomes of the next."""
+    for attempt in attempts:
+        _copy(work, attempt)
+    # How many rows those were.
+    work.give_signs()
+    work.record(attempts, step)
 
 
-def reopen(attempt: Attempt, step: Step) -> None:
+def reopen(work: Round, attempts: Attempts, step: Step) -> None:
     """Say that every row is copied, in the same transaction: they are what the source had when it let go."""
 
     def act(cursor: Cursor) -> None:
-        progress.write_all(cursor, attempt.facts, dict.fromkeys(attempt.tables, Progress(done=True)))
+        for attempt in attempts:
+            progress.write_all(cursor, attempt.facts, dict.fromkeys(attempt.tables, Progress(done=True)))
 
-    change(attempt, step, act)
+    change(work, attempts, step, act)
 
 
-def catch_up(attempt: Attempt, step: Step) -> None:
+def catch_up(work: Round, attempts: Attempts, step: Step) -> None:
     begun = time.monotonic()
     while True:
-        attempt.look_up()
-        drained = attempt.carrier.take_over(attempt.sessions, attempt.facts)
-        attempt.noted = drained.left
-        if drained.left + drained.done <= FEW or time.monotonic() - begun > LONGEST:
+        work.look_up()
+        drained = [work.carrier.take_over(work.sessions, attempt.facts) for attempt in attempts]
+        for attempt, each in zip(attempts, drained, strict=True):
+            attempt.noted = each.left
+        if not _are_many(drained) or time.monotonic() - begun > LONGEST:
             break
-    sequences.carry_over(attempt)
-    attempt.record(step, "noted = %s", attempt.noted)
+    sequences.carry_over(work)
+    work.give_signs()
+    work.record(attempts, step)
 
 
-def compare(attempt: Attempt, step: Step) -> None:
-    report = verify(attempt.sessions, attempt.facts, pause=attempt.look_up)
-    attempt.written = {}
-    stored_moves.set_report(attempt.control, attempt.move, report)
-    attempt.record(step)
+def compare(work: Round, attempts: Attempts, step: Step) -> None:
+    for attempt in attempts:
+        report = verify(work.sessions, attempt.facts, pause=work.look_up)
+        attempt.written = {}
+        stored_moves.set_report(work.control, attempt.move, report)
+    work.record(attempts, step)
 
 
-def fence(attempt: Attempt, step: Step) -> None:
+def fence(work: Round, attempts: Attempts, step: Step) -> None:
     # What has been written since the comparison goes over first, so that little is left while nobody can write.
     begun = time.monotonic()
-    while (drained := _take_over(attempt)).done + drained.left > FEW and time.monotonic() - begun < LONGEST:
-        attempt.look_up()
+    while _are_many([_take_over(work, attempt) for attempt in attempts]) and time.monotonic() - begun < LONGEST:
+        work.look_up()
 
     def act(cursor: Cursor) -> None:
         # Not while others write, for whom the barrier waits, and gives way, several times perhaps.
-        attempt.closed = time.monotonic()
+        now = time.monotonic()
+        for attempt in attempts:
+            attempt.closed = now
 
-    change_behind(attempt, step, act)
-    attempt.record(step)
-
-
-def unfence(attempt: Attempt, step: Step) -> None:
-    change(attempt, step)
-    attempt.closed = attempt.written = None
-    attempt.record(step)
+    change_behind(work, attempts, step, act)
+    work.record(attempts, step)
 
 
-def decide(attempt: Attempt, step: Step) -> None:
-    """Open the source again instead, if this attempt has not compared the rows, or cannot be through in time."""
-    if attempt.written is None or attempt.closed is None:
-        unfence(attempt, steps.Unfence())
+def unfence(work: Round, attempts: Attempts, step: Step) -> None:
+    change(work, attempts, step)
+    for attempt in attempts:
+        attempt.closed = attempt.written = None
+    work.record(attempts, step)
+
+
+def decide(work: Round, attempts: Attempts, step: Step) -> None:
+    """
+    Open the source again instead, if a bucket's rows have not been compared, or not all can be through in time.
+
+    The buckets change hands together: in one transaction, with one epoch.
+    """
+    if any(attempt.written is None or attempt.closed is None for attempt in attempts):
+        unfence(work, attempts, steps.Unfence())
         return
-    lsn = standbys.position(attempt.sessions.source)
-    # The barrier has passed: no more notes come.
-    while _take_over(attempt).left:
-        if _takes_too_long(attempt):
-            unfence(attempt, steps.Unfence())
-            return
-    verify(attempt.sessions, attempt.facts, only=attempt.written)
-    sequences.carry_over(attempt)
-    while not standbys.have(attempt.sessions.source, lsn):
-        if _takes_too_long(attempt):
-            unfence(attempt, steps.Unfence())
+    lsn = standbys.position(work.sessions.source)
+    for attempt in attempts:
+        # The barrier has passed: no more notes come.
+        while _take_over(work, attempt).left:
+            if _takes_too_long(work, attempt):
+                unfence(work, attempts, steps.Unfence())
+                return
+        verify(work.sessions, attempt.facts, only=attempt.written)
+    sequences.carry_over(work)
+    while not standbys.have(work.sessions.source, lsn):
+        if _takes_too_long(work, attempts[0]):
+            unfence(work, attempts, steps.Unfence())
             return
         time.sleep(0.005)
 
     def committing() -> None:
-        attempt.deciding = True
+        work.deciding = True
 
-    epoch = stored_moves.decide(attempt.control, attempt.move, committing=committing)
-    attempt.move = replace(attempt.move, phase=Phase.DECIDED, epoch=epoch)
-
-
-def abort(attempt: Attempt, step: Step) -> None:
-    attempt.record(step)
+    epoch = stored_moves.decide(work.control, moves_of(attempts), committing=committing)
+    for attempt in attempts:
+        attempt.move = replace(attempt.move, phase=Phase.DECIDED, epoch=epoch)
 
 
-def restore(attempt: Attempt, step: Step) -> None:
-    def act(cursor: Cursor) -> None:
-        cursor.execute("DELETE FROM sharding_dirty WHERE bucket = %s", [attempt.move.bucket])
-
-    change(attempt, step, act)
+def abort(work: Round, attempts: Attempts, step: Step) -> None:
+    work.record(attempts, step)
 
 
-def clear(attempt: Attempt, step: Step) -> None:
-    _purge(attempt, {BucketState.IMPORTING, BucketState.MOVED})
-    change(attempt, step)
+def restore(work: Round, attempts: Attempts, step: Step) -> None:
+    def act(cursor: Cursor, bucket: int) -> None:
+        cursor.execute("DELETE FROM sharding_dirty WHERE bucket = %s", [bucket])
+
+    change_one_by_one(work, attempts, step, act)
 
 
-def close_aborted(attempt: Attempt, step: Step) -> None:
-    late_notes.delete(attempt.sessions.source, attempt.move.bucket, attempt.look_up)
-    stored_moves.close(attempt.control, attempt.move, Phase.ABORTED)
+def clear(work: Round, attempts: Attempts, step: Step) -> None:
+    _purge(work, attempts, {BucketState.IMPORTING, BucketState.MOVED})
+    change(work, attempts, step)
 
 
-def _purge(attempt: Attempt, states: set[BucketState]) -> None:
-    Purge(attempt.sessions.target, attempt.facts, states, pause=attempt.look_up).run()
+def close_aborted(work: Round, attempts: Attempts, step: Step) -> None:
+    late_notes.delete(work.sessions.source, buckets_of(attempts), work.look_up)
+    stored_moves.close(work.control, moves_of(attempts), Phase.ABORTED)
 
 
-def _take_over(attempt: Attempt) -> Drained:
+def _purge(work: Round, attempts: Attempts, states: set[BucketState]) -> None:
+    for attempt in attempts:
+        Purge(work.sessions.target, attempt.facts, states, pause=work.look_up).run()
+
+
+def _copy(work: Round, attempt: Attempt) -> None:
+    options = work.options
+    pace = Pace(budget=options.chunk, rows_per_second=options.rows_per_second)
+    while True:
+        work.look_up()
+        copied = work.carrier.copy(work.sessions, attempt.facts, pace)
+        attempt.copied += copied.rows
+        if copied.table is None:
+            return
+        throttle.rest(work, copied.seconds)
+
+
+def _take_over(work: Round, attempt: Attempt) -> Drained:
     """Take some notes over, and keep in mind what they named."""
-    drained = attempt.carrier.take_over(attempt.sessions, attempt.facts)
+    drained = work.carrier.take_over(work.sessions, attempt.facts)
     if attempt.written is not None:
         for table, keys in dict(drained.keys).items():
             attempt.written.setdefault(table, set()).update(keys)
     return drained
 
 
-def _takes_too_long(attempt: Attempt) -> bool:
+def _are_many(drained: list[Drained]) -> bool:
+    """Return whether there are more notes than may be left when the buckets are closed."""
+    return sum(each.done + each.left for each in drained) > FEW
+
+
+def _takes_too_long(work: Round, attempt: Attempt) -> bool:
     assert attempt.closed is not None
-    return time.monotonic() - attempt.closed > attempt.options.fenced
+    return time.monotonic() - attempt.closed > work.options.fenced
 
 
-#: What is done in each step.
-ACTIONS: dict[type[Step], Callable[[Attempt, Step], None]] = {
+#: What is done in each step, for moves that are in the same phase.
+ACTIONS: dict[type[Step], Callable[[Round, Attempts, Step], None]] = {
     steps.Begin: begin,
     steps.Prepare: prepare,
     steps.Capture: capture,

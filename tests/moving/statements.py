@@ -60,9 +60,9 @@ class _Watch:
             self.hook(Statement(self.within, place, number, alias, " ".join(text.split())))
 
     def carried_out(self, kind: type, act: Any) -> Any:
-        def acted(attempt: Any, step: Any) -> None:
+        def acted(*work: Any) -> None:
             self.within = kind.__name__
-            act(attempt, step)
+            act(*work)
             self.within = f"after {kind.__name__}"
 
         return acted

@@ -15,7 +15,7 @@ import pytest
 from sharding import cluster_map
 from sharding.errors import Superseded
 from sharding.rebalance import decided_steps, fences, seeing, stored_moves, undecided_steps
-from sharding.rebalance.attempt import Attempt
+from sharding.rebalance.attempt import Attempt, Round, moves_of
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.sessions import Sessions, open_session
@@ -121,7 +121,7 @@ def test_a_row_that_is_written_while_its_chunk_is_on_its_way_arrives(scene, writ
 
 @pytest.mark.parametrize(
     "statement",
-    ["SELECT wanted", "UPDATE sharding_move SET phase", "UPDATE sharding_cluster",
+    ["SELECT id, wanted", "UPDATE sharding_move SET phase", "UPDATE sharding_cluster",
      "UPDATE sharding_bucket", "DELETE FROM sharding_cleanup", "INSERT INTO sharding_cleanup", "COMMIT"],
 )  # fmt: skip
 def test_a_decision_is_made_or_not(scene, statement):
@@ -162,8 +162,8 @@ def attempt(scene):
     with control_session() as control, open_session("shard_a") as source, open_session("shard_b") as target:
 
         def begun(change=lambda move: move):
-            move = change(stored_moves.read(control, scene.move.id).move)
-            return Attempt(control, Sessions(source, target), move, sharded_tables(source), Options())
+            move = change(stored_moves.read_one(control, scene.move.id).move)
+            return Round(control, Sessions(source, target), Options(), [Attempt(move, sharded_tables(source))])
 
         yield begun
 
@@ -177,7 +177,7 @@ def test_an_attempt_that_was_overtaken_changes_no_fence(scene, attempt, phase, s
         fences.claim(each, scene.bucket, scene.move.generation + 1)
     before = scene.states()
     with pytest.raises(Superseded) as caught:
-        fences.change(attempt(), step)
+        fences.change(attempt(), attempt().attempts, step)
     assert str(caught.value) == (
         f"Bucket {scene.bucket} on {attempt().at(step).alias!r} is no longer as attempt {scene.move.generation} has "
         f"seen it. Leave the move to whoever has it."
@@ -188,19 +188,26 @@ def test_an_attempt_that_was_overtaken_changes_no_fence(scene, attempt, phase, s
 def test_one_that_was_overtaken_records_nothing(scene, attempt):
     stop_at(scene, Phase.FINISHING)
     late = attempt(lambda move: replace(move, generation=move.generation - 1))
+    ((move,), late.signed) = moves_of(late.attempts), 0.0
     for act in (
-        lambda: late.record(undecided_steps.Unfence()),
-        lambda: stored_moves.decide(late.control, late.move),
-        lambda: stored_moves.close(late.control, late.move, Phase.DONE),
-        lambda: stored_moves.reverse(late.control, late.move),
-        lambda: stored_moves.give_sign(late.control, late.move, 1, 1),
-        lambda: seeing.see(late),
+        lambda: late.record(late.attempts, undecided_steps.Unfence()),
+        lambda: stored_moves.decide(late.control, [move]),
+        lambda: stored_moves.close(late.control, [move], Phase.DONE),
+        lambda: stored_moves.reverse(late.control, move),
+        late.look_up,
+        lambda: see(late),
     ):
         with pytest.raises(Superseded) as caught:
             act()
         assert str(caught.value) == (
             f"The move of bucket {scene.bucket} from 'shard_a' to 'shard_b' is no longer in the hands of attempt "
-            f"{late.move.generation}, or no longer finishing. Leave it to whoever has it."
+            f"{move.generation}, or no longer finishing. Leave it to whoever has it."
         )
     assert scene.move.phase == "finishing"
     assert cluster_map.refresh().owner(scene.bucket) == "shard_a"
+
+
+def see(work):
+    ((_, seen),) = seeing.see(work)
+    if isinstance(seen, Superseded):
+        raise seen

@@ -39,7 +39,7 @@ def assert_moved(scene: Scene, before: object) -> None:
 def open_again(scene, change=lambda move: move, **facts):
     """Do what a mover does after a failure, of which ``change`` says what it knows of the move."""
     with control_session() as control, open_session("shard_a") as source:
-        known = change(stored_moves.read(control, scene.move.id).move)
+        known = change(stored_moves.read_one(control, scene.move.id).move)
         failing.open_again(control, source, known, **{"deciding": False, **facts})
 
 
@@ -64,7 +64,7 @@ def test_the_source_is_opened_while_the_control_database_does_not_answer(scene):
         with session("default") as connection:
             connection.execute(
                 "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE %s",
-                [f"shardkit-mover:{scene.bucket}:%"],
+                [f"shardkit-mover:{scene.bucket:x}:%"],
             )
 
     time.sleep(MAP_TTL)
@@ -81,7 +81,7 @@ def test_the_source_is_opened_while_the_control_database_does_not_answer(scene):
 def test_it_stays_closed_if_the_decision_may_have_been_made(scene):
     stop_at(scene, Phase.FINISHING)
     with control_session() as control:
-        move = stored_moves.read(control, scene.move.id).move
+        move = stored_moves.read_one(control, scene.move.id).move
     with open_session("shard_a") as source:
         failing.open_again(control, source, move, deciding=True)
         assert scene.states() == ("fenced", "importing")
@@ -102,7 +102,7 @@ def test_an_attempt_that_was_overtaken_opens_nothing(scene):
 def test_nor_does_it_if_it_cannot_ask_the_control_database(scene):
     stop_at(scene, Phase.FINISHING)
     with control_session() as control:
-        move = stored_moves.read(control, scene.move.id).move
+        move = stored_moves.read_one(control, scene.move.id).move
     with open_session("shard_a") as source:
         failing.open_again(control, source, replace(move, generation=move.generation - 1), deciding=False)
     assert scene.states() == ("fenced", "importing")
@@ -157,6 +157,6 @@ def test_a_closed_bucket_is_not_left_alone_for_long(scene, phase, most):
     stop_at(scene, phase)
     Move.objects.using("default").update(failures=9)
     with control_session() as control:
-        failing.retry_later(control, stored_moves.read(control, scene.move.id).move, OSError("no answer"))
+        failing.retry_later(control, stored_moves.read_one(control, scene.move.id).move, OSError("no answer"))
     pause = (scene.move.retry_at - timezone.now()).total_seconds()
     assert most - 1 < pause + 0.9 <= most + 0.9

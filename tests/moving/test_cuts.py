@@ -28,7 +28,7 @@ def cut(alias, bucket):
         connection.execute(
             "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name LIKE %s",
-            [f"shardkit-mover:{bucket}:%"],
+            [f"shardkit-mover:{bucket:x}:%"],
         )
 
 

@@ -20,8 +20,8 @@ pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, availabl
 
 def test_a_move_of_bucket_0_leaves_sessions_of_commands_alone(scene: Scene):
     with control() as command, control_session() as mover:
-        move = replace(stored_moves.read(mover, scene.move.id).move, bucket=0, generation=7)
-        claiming.adopt(mover, mover, move)
+        move = replace(stored_moves.read_one(mover, scene.move.id).move, bucket=0, generation=7)
+        claiming.adopt(mover, mover, [move])
         assert command.connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
@@ -31,16 +31,16 @@ def test_a_mover_that_has_let_a_move_go_is_not_ended_by_the_next_one(scene: Scen
         idle._open_control()
         stack.callback(idle._close)
         while not scene.move.announced:
-            idle._one()
-        move = stored_moves.read(other, scene.move.id).move
+            idle._some()
+        move = stored_moves.read_one(other, scene.move.id).move
         for session in (other, *_sessions(stack, move)):
-            claiming.adopt(session, session, replace(move, generation=move.generation + 1))
+            claiming.adopt(session, session, [replace(move, generation=move.generation + 1)])
         for session in (idle._need_control(), *idle._sessions.values()):
             assert session.connection.execute("SELECT 1").fetchall() == [(1,)]
 
 
 def _sessions(stack, move):
     return [
-        stack.enter_context(open_session(alias, bucket=move.bucket, generation=move.generation + 1))
+        stack.enter_context(open_session(alias, buckets=move.bucket, generation=move.generation + 1))
         for alias in (move.source, move.target)
     ]

@@ -91,10 +91,10 @@ def test_sessions_of_movers_that_are_at_something_else_are_left_alone(scene):
     """Bucket 0 is one like any other."""
     with control_session() as idle, control_session() as other, open_session("default") as third:
         with control_session() as control:
-            move = replace(stored_moves.read(control, scene.move.id).move, bucket=0, generation=5)
-            claiming.adopt(control, third, replace(move, generation=4))
-            claiming.adopt(control, other, replace(move, bucket=1, generation=3))
-            claiming.adopt(control, control, move)
+            move = replace(stored_moves.read_one(control, scene.move.id).move, bucket=0, generation=5)
+            claiming.adopt(control, third, [replace(move, generation=4)])
+            claiming.adopt(control, other, [replace(move, bucket=1, generation=3)])
+            claiming.adopt(control, control, [move])
         for session_ in (idle, other):
             assert session_.connection.execute("SELECT 1").fetchone() == (1,)
         with pytest.raises(psycopg.OperationalError, match="terminating connection due to administrator command"):

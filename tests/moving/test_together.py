@@ -44,7 +44,7 @@ def test_movers_side_by_side(transactional_db, per_shard):
         def work(say):
             def heard(move, step):
                 pairs = looking.execute(claiming._IN_HAND, [claiming.MOVE_LOCK]).fetchall()
-                say([move.bucket, type(step).__name__, [alias for _, *pair in pairs for alias in pair]])
+                say([move.bucket, type(step).__name__, [alias for _, _, *pair in pairs for alias in pair]])
 
             deadline = time.monotonic() + PATIENCE
             with session("default") as looking:

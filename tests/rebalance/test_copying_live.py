@@ -40,7 +40,7 @@ STATEMENTS = (
 
 def _write(number, stop, written):
     chance = random.Random(number)
-    with open_session(SOURCE, bucket=0, generation=0) as session:
+    with open_session(SOURCE, buckets=0, generation=0) as session:
         session.connection.execute("SET lock_timeout = '1s'")
         while not stop.is_set():
             statement = chance.choice(STATEMENTS).format(a=chance.randrange(1, 600), b=chance.randrange(1, 600))

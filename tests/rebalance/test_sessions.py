@@ -35,7 +35,7 @@ def test_a_transaction_carries_the_generation_and_no_longer(world):
 def test_the_fence_cannot_change_while_a_transaction_runs(world):
     with (
         mover_transaction(world.sessions.target, BUCKET, generation=11, states=IMPORTING),
-        open_session("shard_b", bucket=BUCKET, generation=12) as other,
+        open_session("shard_b", buckets=BUCKET, generation=12) as other,
     ):
         other.connection.execute("SET lock_timeout = '100ms'")
         with pytest.raises(psycopg.errors.LockNotAvailable):

@@ -104,8 +104,8 @@ class World:
     @contextmanager
     def opened(cls) -> Iterator[World]:
         with (
-            open_sessions(SOURCE, TARGET, bucket=BUCKET, generation=GENERATION) as sessions,
-            open_session(SOURCE, bucket=0, generation=0) as application,
+            open_sessions(SOURCE, TARGET, buckets=BUCKET, generation=GENERATION) as sessions,
+            open_session(SOURCE, buckets=0, generation=0) as application,
         ):
             kept = {session.alias: _kept(session) for session in (sessions.source, sessions.target)}
             for session in (sessions.source, sessions.target):
@@ -115,14 +115,14 @@ class World:
             found = tables.parents_first(tables.read(sessions.source, TABLES))
             yield cls(sessions, application, MoveFacts(BUCKET, GENERATION, found))
             for session in (application, sessions.target):
-                with open_session(session.alias, bucket=0, generation=0) as last:
+                with open_session(session.alias, buckets=0, generation=0) as last:
                     _empty(last)
                     last.connection.execute(_PUT_BACK, [kept[session.alias]])
 
     @staticmethod
     def opened_again() -> AbstractContextManager[Sessions]:
         """Return the sessions of a mover that begins anew."""
-        return open_sessions(SOURCE, TARGET, bucket=BUCKET, generation=GENERATION)
+        return open_sessions(SOURCE, TARGET, buckets=BUCKET, generation=GENERATION)
 
     def write(self, statement: str, *params: Any) -> None:
         """Write as the application does."""
@@ -138,7 +138,7 @@ class World:
 
     def assert_alike(self) -> None:
         """Check that every row of the bucket is on both shards, the same in every column and form."""
-        with open_session(TARGET, bucket=0, generation=0) as target:
+        with open_session(TARGET, buckets=0, generation=0) as target:
             for table in TABLES:
                 assert rows(target, table) == rows(self.application, table), table
 
@@ -167,7 +167,7 @@ def fence(session: Session, state: BucketState, generation: int = GENERATION, bu
 
 def make() -> None:
     for alias in (SOURCE, TARGET):
-        with open_session(alias, bucket=0, generation=0) as session:
+        with open_session(alias, buckets=0, generation=0) as session:
             # Types have other numbers on every server, and columns another order.
             session.connection.execute(f"CREATE TYPE rows_of_{alias} AS ENUM ('x')")  # type: ignore[call-overload]
             session.connection.execute("CREATE TYPE rows_pair AS (a integer, b text)")
@@ -184,7 +184,7 @@ def make() -> None:
 
 def drop() -> None:
     for alias in (SOURCE, TARGET):
-        with open_session(alias, bucket=0, generation=0) as session:
+        with open_session(alias, buckets=0, generation=0) as session:
             for table in TABLES:
                 session.connection.execute(f"DROP TABLE IF EXISTS {table} CASCADE")  # type: ignore[call-overload]
             for name in ("TYPE rows_mood", "DOMAIN rows_short", "TYPE rows_pair", f"TYPE rows_of_{alias}"):

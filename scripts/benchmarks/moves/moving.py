@@ -87,7 +87,7 @@ def plan(*moves: tuple[int, str]) -> str:
     nothing = Balance((), known.imbalance())
     planned = tuple(PlannedMove(bucket, known.owner(bucket), to, 0, 0, "a benchmark") for bucket, to in moves)
     made = Plan(known.epoch, known.buckets, digest_of(known.owners), "rows", planned, nothing, nothing)
-    with open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0) as control:
+    with open_session(DEFAULT_DB_ALIAS, buckets=0, generation=0) as control:
         return str(registering.register(control, made)[0])
 
 
@@ -95,5 +95,5 @@ def take_back(plan: str) -> None:
     """Let the move of a plan that is in its window go back: without copying, as the rows are still there."""
     from uuid import UUID
 
-    with open_session(DEFAULT_DB_ALIAS, bucket=0, generation=0) as control:
+    with open_session(DEFAULT_DB_ALIAS, buckets=0, generation=0) as control:
         registering.wish(control, Wanted.ROLLBACK, plan=UUID(plan))
