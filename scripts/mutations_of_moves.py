@@ -38,8 +38,8 @@ OF_MOVERS = [
     Mutation(
         "a mover reads the last notes before it closes the source",
         ACTIONS,
-        "        while _take_over(work, attempt).left:\n",
-        "        while False:\n",
+        "    while _take_over(work, attempts):\n",
+        "    while False:\n",
         (f"{BROKEN}::test_notes_are_read_behind_the_barrier",),
     ),
     Mutation(

@@ -123,6 +123,10 @@ def moves_of(attempts: Attempts) -> list[StoredMove]:
     return [attempt.move for attempt in attempts]
 
 
+def facts_of(attempts: Attempts) -> list[MoveFacts]:
+    return [attempt.facts for attempt in attempts]
+
+
 def buckets_of(attempts: Attempts) -> list[int]:
     return [attempt.move.bucket for attempt in attempts]
 

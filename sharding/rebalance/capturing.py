@@ -67,6 +67,12 @@ def drain(sessions: Sessions, facts: MoveFacts, *, batch: int = BATCH) -> Draine
     return Drained(len(entries.numbers), entries.left, entries.keys)
 
 
+def noted(source: Session, buckets: Collection[int]) -> set[int]:
+    """Return those of some buckets whose log has an entry."""
+    found = source.connection.execute("SELECT DISTINCT bucket FROM sharding_dirty WHERE bucket = ANY(%s)", [[*buckets]])
+    return {bucket for (bucket,) in found}
+
+
 def read(source: Cursor, facts: MoveFacts, batch: int | None = BATCH) -> Entries:
     """Return the oldest entries of a bucket's log, or all of them, as the source's snapshot has them."""
     source.execute(

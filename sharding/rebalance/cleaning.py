@@ -114,7 +114,7 @@ def _purge(session: Session, bucket: int, generation: int, tables: tuple[Table, 
         )
         if not cursor.rowcount:
             return False
-    Purge(session, MoveFacts(bucket, generation, tables)).run()
+    Purge(session, [MoveFacts(bucket, generation, tables)]).run()
     with transaction(session) as cursor:
         return barrier.change(cursor, bucket, generation, {BucketState.IMPORTING, BucketState.MOVED}, None)
 

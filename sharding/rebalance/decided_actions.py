@@ -10,7 +10,7 @@ from collections.abc import Callable
 from sharding import cluster_map
 from sharding.rebalance import decided_steps as steps
 from sharding.rebalance import late_notes, stored_moves
-from sharding.rebalance.attempt import Attempts, Round, buckets_of, moves_of
+from sharding.rebalance.attempt import Attempts, Round, buckets_of, facts_of, moves_of
 from sharding.rebalance.fences import change, change_one_by_one
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.purging import Purge
@@ -67,8 +67,7 @@ def settle(work: Round, attempts: Attempts, step: Step) -> None:
 
 
 def purge(work: Round, attempts: Attempts, step: Step) -> None:
-    for attempt in attempts:
-        Purge(work.sessions.source, attempt.facts, pause=work.look_up).run()
+    Purge(work.sessions.source, facts_of(attempts), pause=work.look_up).run()
     change(work, attempts, step)
 
 

@@ -4,7 +4,7 @@ Compare many tables of a bucket in one statement on each side: most of them have
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -18,6 +18,7 @@ from sharding.rebalance.tables import Table
 
 #: A number of rows, and the sum of their digests.
 Totals = tuple[int, Decimal]
+Rows = list[tuple[Any, ...]]
 
 
 def small_tables(source: Cursor, facts: MoveFacts, most: int) -> list[Table]:
@@ -31,7 +32,7 @@ def small_tables(source: Cursor, facts: MoveFacts, most: int) -> list[Table]:
             for table in facts.tables
         ),
     )
-    rows = dict(found)
+    rows: dict[str, int] = dict(found)
     return [table for table in facts.tables if rows[table.name] <= most]
 
 
@@ -45,6 +46,21 @@ def counts(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[
     return _both(source, target, facts, tables, {table.name: SQL("count(*), 0::numeric").format() for table in tables})
 
 
+def alike_in_number(
+    source: Cursor, target: Cursor, buckets: Collection[int], tables: Collection[Table]
+) -> frozenset[int]:
+    """Return those of some buckets of which each table has as many rows on one side as on the other."""
+    questions = [
+        SQL("SELECT {}, bucket, count(*) FROM {} WHERE {} GROUP BY bucket").format(
+            Literal(table.name), s.table_name(table), s.in_buckets(buckets)
+        )
+        for table in tables
+    ]
+    sent, arrived = _asked_both(source, target, questions)
+    unlike = {bucket for _, bucket, _ in {*sent} ^ {*arrived}}
+    return frozenset(buckets) - unlike
+
+
 def _both(
     source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table], wanted: dict[str, Composed]
 ) -> dict[str, list[Totals]]:
@@ -56,12 +72,17 @@ def _both(
         )
         for table in tables
     ]
+    sent, arrived = _asked_both(source, target, questions)
+    theirs = {name: (count, Decimal(digest)) for name, count, digest in arrived}
+    return {name: [(count, Decimal(digest)), theirs[name]] for name, count, digest in sent}
+
+
+def _asked_both(source: Cursor, target: Cursor, questions: Sequence[Composed]) -> tuple[Rows, Rows]:
     with ThreadPoolExecutor(1) as at_once:
         other = at_once.submit(_asked, target, questions)
         sent = _asked(source, questions)
-    arrived = {name: (count, Decimal(digest)) for name, count, digest in other.result()}
-    return {name: [(count, Decimal(digest)), arrived[name]] for name, count, digest in sent}
+    return sent, other.result()
 
 
-def _asked(cursor: Cursor, questions: Iterable[Composed]) -> list[tuple[Any, ...]]:
+def _asked(cursor: Cursor, questions: Iterable[Composed]) -> Rows:
     return cursor.execute(SQL(" UNION ALL ").join(list(questions))).fetchall()

@@ -1,10 +1,10 @@
 """
-Take the rows of a bucket away from a shard: what an earlier attempt has left, or what has been moved.
+Take the rows of buckets away from a shard: what an earlier attempt has left, or what has been moved.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable
+from collections.abc import Callable, Collection, Iterable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
@@ -29,10 +29,10 @@ def nothing() -> None:
 
 @dataclass(frozen=True, slots=True)
 class Purge:
-    """One bucket on one shard, whose rows are to go."""
+    """Buckets on one shard that are in the hands of one attempt, and whose rows are to go."""
 
     session: Session
-    facts: MoveFacts
+    facts: Sequence[MoveFacts]
     states: Collection[BucketState] = PURGED
     batch: int = BATCH
     #: Called between transactions; it may wait, or raise to stop.
@@ -40,17 +40,17 @@ class Purge:
 
     def run(self) -> int:
         """
-        Delete the bucket's rows, those first that refer to others, with its log and its progress. Return how many.
+        Delete the buckets' rows, those first that refer to others, with their log and progress. Return how many.
 
         The progress goes first, so that no copy goes on over what is being deleted. May be repeated at any time.
 
         Raises:
-            Superseded: another attempt has taken over, or the bucket is in none of ``states`` here.
+            Superseded: another attempt has taken over, or a bucket is in none of ``states`` here.
             psycopg.IntegrityError: a row of another bucket, or of no sharded model, refers to one of these.
         """
         with self._transaction() as cursor:
             for table in ("sharding_progress", "sharding_dirty"):
-                cursor.execute(SQL("DELETE FROM {} WHERE bucket = %s").format(s.name(table)), [self.facts.bucket])
+                cursor.execute(SQL("DELETE FROM {} WHERE {}").format(s.name(table), s.in_buckets(self._buckets)))
         deleted = now = self._empty_some()
         while now >= self.batch:
             now = self._empty_some()
@@ -62,7 +62,7 @@ class Purge:
         self.pause()
         deleted = 0
         with self._transaction() as cursor:
-            for table in reversed(self.facts.tables):
+            for table in reversed(self._tables):
                 if not table.cyclic and deleted < self.batch:
                     deleted += self._delete(cursor, table, self.batch - deleted, None)
         return deleted
@@ -79,7 +79,7 @@ class Purge:
 
     def _empty_circles(self) -> int:
         """Delete rows to which none refers, again and again; and those that are left, all at once."""
-        circles = [table for table in reversed(self.facts.tables) if table.cyclic]
+        circles = [table for table in reversed(self._tables) if table.cyclic]
         if not circles:
             return 0
         deleted, now = 0, -1
@@ -90,7 +90,7 @@ class Purge:
             return deleted + sum(self._delete(cursor, table, None, None) for table in circles)
 
     def _delete(self, cursor: Cursor, table: Table, batch: int | None, unless: Composed | None) -> int:
-        where = s.in_bucket(self.facts.bucket, "t")
+        where = s.in_buckets(self._buckets, "t")
         if unless is not None:
             where = SQL("{} AND NOT {}").format(where, unless)
         limit = SQL("LIMIT {}").format(Literal(batch))
@@ -103,7 +103,7 @@ class Purge:
 
     def _is_referred_to(self, table: Table) -> Composed:
         conditions = [Composed([SQL("false")])]
-        for other in self.facts.tables:
+        for other in self._tables:
             for foreign_key in other.foreign_keys:
                 if foreign_key.target == table.name:
                     pairs = zip(foreign_key.columns, foreign_key.target_columns, strict=True)
@@ -114,7 +114,16 @@ class Purge:
         return SQL("({})").format(SQL(" OR ").join(conditions))
 
     def _transaction(self) -> AbstractContextManager[Cursor]:
-        return mover_transaction(self.session, self.facts.bucket, generation=self.facts.generation, states=self.states)
+        generation = self.facts[0].generation
+        return mover_transaction(self.session, self._buckets, generation=generation, states=self.states)
+
+    @property
+    def _buckets(self) -> list[int]:
+        return [each.bucket for each in self.facts]
+
+    @property
+    def _tables(self) -> tuple[Table, ...]:
+        return self.facts[0].tables
 
 
 def vacuum(session: Session, tables: Iterable[Table]) -> list[str]:

@@ -60,6 +60,10 @@ def in_bucket(bucket: int, of: str | None = None) -> Composed:
     return SQL("{} = {}").format(name(BUCKET_COLUMN, of), Literal(bucket))
 
 
+def in_buckets(buckets: Iterable[int], of: str | None = None) -> Composed:
+    return SQL("{} = ANY({}::smallint[])").format(name(BUCKET_COLUMN, of), Literal(sorted(buckets)))
+
+
 def in_range(table: Table, limits: KeyRange, of: str | None = None) -> Composed:
     """Return a condition on the primary key, which the index on bucket and key can answer."""
     conditions = [Composed([SQL("true")])]

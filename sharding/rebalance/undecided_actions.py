@@ -13,8 +13,7 @@ from dataclasses import replace
 from sharding.bucket_states import BucketState
 from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle
 from sharding.rebalance import undecided_steps as steps
-from sharding.rebalance.attempt import Attempt, Attempts, Round, buckets_of, moves_of
-from sharding.rebalance.capturing import Drained
+from sharding.rebalance.attempt import Attempt, Attempts, Round, buckets_of, facts_of, moves_of
 from sharding.rebalance.copying import Pace
 from sharding.rebalance.fences import change, change_behind, change_one_by_one
 from sharding.rebalance.phases import Phase
@@ -22,7 +21,7 @@ from sharding.rebalance.progress import Progress
 from sharding.rebalance.purging import Purge
 from sharding.rebalance.sessions import Cursor, transaction
 from sharding.rebalance.steps import Step
-from sharding.rebalance.verifying import verify
+from sharding.rebalance.verifying import verify, verify_rest
 
 #: Notes that may be left when the source is closed; they are taken over then.
 FEW = 200
@@ -79,10 +78,7 @@ def catch_up(work: Round, attempts: Attempts, step: Step) -> None:
     begun = time.monotonic()
     while True:
         work.look_up()
-        drained = [work.carrier.take_over(work.sessions, attempt.facts) for attempt in attempts]
-        for attempt, each in zip(attempts, drained, strict=True):
-            attempt.noted = each.left
-        if not _are_many(drained) or time.monotonic() - begun > LONGEST:
+        if _take_over(work, attempts) <= FEW or time.monotonic() - begun > LONGEST:
             break
     sequences.carry_over(work)
     work.give_signs()
@@ -100,7 +96,7 @@ def compare(work: Round, attempts: Attempts, step: Step) -> None:
 def fence(work: Round, attempts: Attempts, step: Step) -> None:
     # What has been written since the comparison goes over first, so that little is left while nobody can write.
     begun = time.monotonic()
-    while _are_many([_take_over(work, attempt) for attempt in attempts]) and time.monotonic() - begun < LONGEST:
+    while _take_over(work, attempts) > FEW and time.monotonic() - begun < LONGEST:
         work.look_up()
 
     def act(cursor: Cursor) -> None:
@@ -130,16 +126,15 @@ def decide(work: Round, attempts: Attempts, step: Step) -> None:
         unfence(work, attempts, steps.Unfence())
         return
     lsn = standbys.position(work.sessions.source)
-    for attempt in attempts:
-        # The barrier has passed: no more notes come.
-        while _take_over(work, attempt).left:
-            if _takes_too_long(work, attempt):
-                unfence(work, attempts, steps.Unfence())
-                return
-        verify(work.sessions, attempt.facts, only=attempt.written)
+    # The barrier has passed: no more notes come.
+    while _take_over(work, attempts):
+        if _takes_too_long(work, attempts):
+            unfence(work, attempts, steps.Unfence())
+            return
+    verify_rest(work.sessions, [(attempt.facts, attempt.written or {}) for attempt in attempts])
     sequences.carry_over(work)
     while not standbys.have(work.sessions.source, lsn):
-        if _takes_too_long(work, attempts[0]):
+        if _takes_too_long(work, attempts):
             unfence(work, attempts, steps.Unfence())
             return
         time.sleep(0.005)
@@ -174,8 +169,7 @@ def close_aborted(work: Round, attempts: Attempts, step: Step) -> None:
 
 
 def _purge(work: Round, attempts: Attempts, states: set[BucketState]) -> None:
-    for attempt in attempts:
-        Purge(work.sessions.target, attempt.facts, states, pause=work.look_up).run()
+    Purge(work.sessions.target, facts_of(attempts), states, pause=work.look_up).run()
 
 
 def _copy(work: Round, attempt: Attempt) -> None:
@@ -190,23 +184,30 @@ def _copy(work: Round, attempt: Attempt) -> None:
         throttle.rest(work, copied.seconds)
 
 
-def _take_over(work: Round, attempt: Attempt) -> Drained:
-    """Take some notes over, and keep in mind what they named."""
-    drained = work.carrier.take_over(work.sessions, attempt.facts)
-    if attempt.written is not None:
-        for table, keys in dict(drained.keys).items():
-            attempt.written.setdefault(table, set()).update(keys)
-    return drained
+def _take_over(work: Round, attempts: Attempts) -> int:
+    """
+    Take some notes over, and keep in mind what they named; return how many there were.
+
+    None is left if there was none.
+    """
+    found = 0
+    written = work.carrier.written(work.sessions.source, buckets_of(attempts))
+    for attempt in attempts:
+        attempt.noted = 0
+        if attempt.move.bucket in written:
+            drained = work.carrier.take_over(work.sessions, attempt.facts)
+            attempt.noted = drained.left
+            found += drained.done + drained.left
+            if attempt.written is not None:
+                for table, keys in dict(drained.keys).items():
+                    attempt.written.setdefault(table, set()).update(keys)
+    return found
 
 
-def _are_many(drained: list[Drained]) -> bool:
-    """Return whether there are more notes than may be left when the buckets are closed."""
-    return sum(each.done + each.left for each in drained) > FEW
-
-
-def _takes_too_long(work: Round, attempt: Attempt) -> bool:
-    assert attempt.closed is not None
-    return time.monotonic() - attempt.closed > work.options.fenced
+def _takes_too_long(work: Round, attempts: Attempts) -> bool:
+    return any(
+        attempt.closed is not None and time.monotonic() - attempt.closed > work.options.fenced for attempt in attempts
+    )
 
 
 #: What is done in each step, for moves that are in the same phase.

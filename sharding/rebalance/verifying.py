@@ -8,7 +8,7 @@ that is lost: the first is in the log. On the target nobody writes the bucket bu
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -69,6 +69,30 @@ def verify(
             report=report,
         )
     return report
+
+
+def verify_rest(sessions: Sessions, rest: Sequence[tuple[MoveFacts, Keys]]) -> None:
+    """
+    Compare the rows with some keys of each of several buckets, and the numbers of all: the others have been compared.
+
+    Raises:
+        VerificationFailed: as verify(), about one of the buckets.
+        Superseded: another attempt has taken over.
+    """
+    quiet = [facts for facts, keys in rest if not keys]
+    alike = _alike_in_number(sessions, quiet) if quiet else frozenset()
+    for facts, keys in rest:
+        if facts.bucket not in alike:
+            verify(sessions, facts, only=keys)
+
+
+def _alike_in_number(sessions: Sessions, several: Sequence[MoveFacts]) -> frozenset[int]:
+    buckets, generation = [facts.bucket for facts in several], several[0].generation
+    with (
+        snapshot(sessions.source, buckets, generation=generation, states=GIVING) as source,
+        snapshot(sessions.target, buckets, generation=generation, states=GETTING) as target,
+    ):
+        return glance.alike_in_number(source, target, buckets, several[0].tables)
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,7 +23,7 @@ def test_every_row_of_the_bucket_goes_and_none_of_another(world, circle):
     family(world, 101, 103, OTHER_BUCKET)
     world.write(TYPES)
     tree(world, range(1, 30), lambda n: n + 1 if n < 29 else 10 if circle else None)
-    purge = Purge(world.sessions.source, world.facts, {BucketState.CAPTURING}, batch=4)
+    purge = Purge(world.sessions.source, [world.facts], {BucketState.CAPTURING}, batch=4)
     assert purge.run() == 90 + 4 + 29
     assert {table: rows(world.application, table) for table in TABLES} == {table: [] for table in TABLES}
     assert len(rows(world.application, "rows_child", OTHER_BUCKET)) == 3
@@ -34,7 +34,7 @@ def test_every_row_of_the_bucket_goes_and_none_of_another(world, circle):
 def test_a_copy_begins_anew_after_its_target_was_purged(world):
     family(world, 1, 30)
     copy_all(world.sessions, world.facts, Pace())
-    Purge(world.sessions.target, world.facts).run()
+    Purge(world.sessions.target, [world.facts]).run()
     assert copy_all(world.sessions, world.facts, Pace()) == 90
     world.assert_alike()
 
@@ -42,10 +42,10 @@ def test_a_copy_begins_anew_after_its_target_was_purged(world):
 def test_rows_that_are_in_use_are_not_deleted(world):
     family(world, 1, 3)
     with pytest.raises(Superseded, match="is capturing, where attempt 11 expected importing or moved"):
-        Purge(world.sessions.source, world.facts).run()
+        Purge(world.sessions.source, [world.facts]).run()
     fence(world.sessions.source, BucketState.MOVED, generation=12)
     with pytest.raises(Superseded, match="in the hands of attempt 12, and no longer of attempt 11"):
-        Purge(world.sessions.source, world.facts).run()
+        Purge(world.sessions.source, [world.facts]).run()
     assert len(rows(world.application, "rows_parent")) == 3
 
 
