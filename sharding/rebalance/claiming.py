@@ -22,7 +22,7 @@ import psycopg
 from sharding import conf, moves_lock
 from sharding.errors import RebalanceError
 from sharding.rebalance.attempt import CLOSED
-from sharding.rebalance.options import Options
+from sharding.rebalance.options import MOST_TOGETHER, Options
 from sharding.rebalance.sessions import SESSION_NAME, Session, bucket_name, rename, transaction
 from sharding.rebalance.stored_moves import COLUMNS, StoredMove, of_row
 
@@ -30,8 +30,6 @@ from sharding.rebalance.stored_moves import COLUMNS, StoredMove, of_row
 MOVE_LOCK, CLAIM_LOCK = 0x534A, 0x534B
 #: Seconds until a session that was ended is gone.
 ENDING = 5.0
-#: Moves whose buckets have room in the name of a session, beside a generation of 16 digits.
-MOST_TOGETHER = 8
 
 _NAMES = f"^{SESSION_NAME}:[0-9a-f,]+:[0-9]+$"
 

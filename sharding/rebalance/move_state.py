@@ -140,9 +140,9 @@ def _step(seen: Seen) -> Step | None:
 
 
 def _pausing(seen: Seen) -> Step | None:
-    """Return what is to be done before a move may rest: nobody can write a bucket that is fenced."""
-    fenced = seen.state(Side.SOURCE) is BucketState.FENCED
-    return undecided_steps.Unfence() if fenced or seen.phase is Phase.FINISHING else None
+    """Return what is to be done before a move may rest: out of the phases in which nobody can write the bucket."""
+    closes = seen.phase in {Phase.FENCING, Phase.FINISHING}
+    return undecided_steps.Unfence() if closes else None
 
 
 def _in_window(seen: Seen) -> Step | None:

@@ -6,6 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
+
+#: Buckets of one round at most: the name of a session has room for no more, beside a generation of 16 digits.
+MOST_TOGETHER: Final = 8
 
 
 def _never() -> bool:
@@ -30,9 +34,8 @@ class Options:
     latency: float | None = 0.25
     #: Moves that have one shard as source or target at the same time.
     per_shard: int = 2
-    #: Small buckets that go over in one round, and the rows that they have together, by the plan; others go alone.
-    #: More than MOST_TOGETHER have no room in the names of sessions.
-    together: int = 1
+    #: Small buckets that go over in one round at most, and the rows that these have by the plan; others go alone.
+    together: int = MOST_TOGETHER
     rows_together: int = 50_000
     #: After which the source opens again if a bucket that nobody can write is not decided upon.
     fenced: float = 2.0

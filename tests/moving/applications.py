@@ -125,7 +125,11 @@ class Application:
         links = [row for row in self.expected["shop_ordertag"].values() if row["order_id"] == last["id"]]
         ledgers = sorted(row["number"] for row in self.expected["shop_ledger"].values())
         new = {**some, "id": str(ids.new_uuid(self.scene.bucket)), "status": "new"}
-        line = {**next(iter(self.expected["shop_line"].values())), "id": 2**40 + number, "order_id": new["id"]}
+        line = {
+            **next(iter(self.expected["shop_line"].values())),
+            "id": (self.scene.bucket + 2**20) * 2**20 + number,
+            "order_id": new["id"],
+        }
         customer = next(iter(self.expected["shop_customer"].values()))
         yield [("shop_order", {"id": some["id"]}, {"total": number, "status": "changed"})]
         yield [("shop_order", {"id": new["id"]}, new), ("shop_line", {"id": line["id"]}, line)]

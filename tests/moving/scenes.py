@@ -64,9 +64,11 @@ class Scene:
     source: str
     target: str
     options: Options = field(default_factory=lambda: Options(window=0.0, share=1.0, latency=None))
+    #: Which tenant of the source it is.
+    place: int = 0
 
     def __post_init__(self) -> None:
-        self.tenant = tenant_on(self.source)
+        self.tenant = tenant_on(self.source, self.place)
         self.bucket = bucket_of(self.tenant, model=Order)
         self.customer = Customer.objects.create(tenant_id=self.tenant, name="first")
         self.tag = Tag.objects.create(tenant_id=self.tenant, label="tag")
@@ -81,22 +83,26 @@ class Scene:
         order.tags.add(self.tag, through_defaults={"tenant_id": self.tenant})
         return order
 
-    def plan(self) -> None:
+    def plan(self, *others: Scene) -> None:
+        """Plan the move, and with it those of other scenes."""
+        scenes = (self, *others)
         with control_session() as control:
-            plan = plan_of(cluster_map.refresh(), (self.bucket, self.target))
-            self.planned = registering.register(control, plan)[0]
+            plan = plan_of(cluster_map.refresh(), *[(scene.bucket, scene.target) for scene in scenes])
+            planned = registering.register(control, plan)[0]
+        for scene in scenes:
+            scene.planned = planned
 
     def wish(self, wanted: Wanted) -> list[int]:
         with control_session() as control:
-            return registering.wish(control, wanted, plan=self.planned)
+            return registering.wish(control, wanted, plan=self.planned, buckets=[self.bucket])
 
     def mover(self, **changes: Any) -> Mover:
         return Mover(self.options, plan=self.planned, **changes)
 
     @property
     def move(self) -> Move:
-        """Return the row of the last move."""
-        return Move.objects.using("default").order_by("-id")[:1].get()
+        """Return the row of the bucket's last move."""
+        return Move.objects.using("default").filter(bucket=self.bucket).order_by("-id")[:1].get()
 
     def states(self) -> tuple[str | None, str | None]:
         """Return what the bucket is on the source and on the target."""

@@ -14,6 +14,8 @@ import re
 import signal
 import time
 from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
@@ -63,18 +65,26 @@ class Points:
 
 
 class Killer:
-    """Lets movers be killed in a scene, one after the other, and sees what has become of the rows."""
+    """Lets movers be killed in scenes that move together, one after the other, and sees what has become of the rows."""
 
-    def __init__(self, scene: Scene, all_of_them: bool) -> None:
-        self.scene = scene
+    def __init__(self, scenes: list[Scene], all_of_them: bool) -> None:
+        self.scenes = scenes
         self.all_of_them = all_of_them
-        self.application = Application(scene, rows(scene.source, scene.bucket))
+        self.applications = [Application(scene, rows(scene.source, scene.bucket)) for scene in scenes]
         self.killed: Counter[str] = Counter()
         self.acknowledged = self.refused = 0
 
+    @property
+    def scene(self) -> Scene:
+        """Return the first of them, whose options are those of all."""
+        return self.scenes[0]
+
+    def plan(self) -> None:
+        self.scene.plan(*self.scenes[1:])
+
     def until(self, phases: tuple[Phase, ...], place: int) -> bool:
         """
-        Let movers do the move until it is in one of some phases; return whether any was killed.
+        Let movers do the moves until each is in one of some phases; return whether any was killed.
 
         Args:
             place: the statement, of each step, before which a mover is killed.
@@ -82,12 +92,13 @@ class Killer:
         killed: set[str] = set()
         deadline = time.monotonic() + 300
         while True:
-            move = self.scene.move
-            assert not move.error, move.error
-            if move.phase in phases:
+            moves = [scene.move for scene in self.scenes]
+            assert not any(move.error for move in moves), [move.error for move in moves]
+            on_the_way = [move.phase for move in moves if move.phase not in phases]
+            if not on_the_way:
                 return bool(killed)
-            assert time.monotonic() < deadline, f"The move stays in {move.phase}."
-            within = self.one(place, killed, f"a beginning in {move.phase}")
+            assert time.monotonic() < deadline, f"The moves stay in {on_the_way}."
+            within = self.one(place, killed, f"a beginning in {on_the_way[0]}")
             if within is not None:
                 killed.add(within)
 
@@ -100,8 +111,9 @@ class Killer:
             def before(statement: Statement) -> None:
                 is_it = points.place(statement) == place and only in {"", statement.within}
                 is_it = is_it and statement.within not in spared
+                which = statement.number // WRITE_EVERY % len(self.scenes)
                 if is_it or statement.number % WRITE_EVERY == place % WRITE_EVERY:
-                    say(["written", self.application.write()])
+                    say(["written", [which, self.applications[which].write()]])
                 if is_it:
                     say(["killed", statement.within])
                     os.kill(os.getpid(), signal.SIGKILL)
@@ -116,21 +128,28 @@ class Killer:
                 where = what
                 self.killed[where] += 1
                 continue
-            self.application.tried += 1
-            self.acknowledged += bool(what)
-            self.refused += not what
-            for change in what:
-                self.application.acknowledge(change)
+            which, changes = what
+            self.applications[which].tried += 1
+            self.acknowledged += bool(changes)
+            self.refused += not changes
+            for change in changes:
+                self.applications[which].acknowledge(change)
         assert victim.end() == (0 if where is None else -signal.SIGKILL)
         return where
 
     def check(self, owner: str, other: str) -> None:
-        scene = self.scene
-        assert rows(owner, scene.bucket) == self.application.expected
-        assert rows(other, scene.bucket) == {}
-        assert scene.states() == (("owned", None) if owner == scene.source else (None, "owned"))
-        assert cluster_map.refresh().owner(scene.bucket) == owner
-        assert scene.leftovers() == {}
+        for scene, application in zip(self.scenes, self.applications, strict=True):
+            assert rows(owner, scene.bucket) == application.expected
+            assert rows(other, scene.bucket) == {}
+            assert scene.states() == (("owned", None) if owner == scene.source else (None, "owned"))
+            assert cluster_map.refresh().owner(scene.bucket) == owner
+            assert scene.leftovers() == {}
+
+    def turn(self) -> None:
+        """Assert that all is on the other side, from where the next moves go back."""
+        self.check(self.scene.target, self.scene.source)
+        for scene in self.scenes:
+            scene.source, scene.target = scene.target, scene.source
 
     def __str__(self) -> str:
         each = ", ".join(f"{number} in {within}" for within, number in self.killed.items())
@@ -140,14 +159,28 @@ class Killer:
         )
 
 
+@contextmanager
+def killer_of(number: int, request: pytest.FixtureRequest) -> Iterator[Killer]:
+    with fenced_cluster(MAP_TTL=0.01):
+        scenes = [Scene("shard_a", "shard_b", place=place) for place in range(number)]
+        for scene in scenes:
+            fill(scene)
+        killer = Killer(scenes, request.config.getoption("--long"))
+        yield killer
+        for application in killer.applications:
+            application.close()
+
+
 @pytest.fixture
 def killer(transactional_db, request):
-    with fenced_cluster(MAP_TTL=0.01):
-        scene = Scene("shard_a", "shard_b")
-        fill(scene)
-        killer = Killer(scene, request.config.getoption("--long"))
+    with killer_of(1, request) as killer:
         yield killer
-        killer.application.close()
+
+
+@pytest.fixture
+def killer_of_three(transactional_db, request):
+    with killer_of(3, request) as killer:
+        yield killer
 
 
 def test_there_and_back(killer, capsys):
@@ -168,11 +201,26 @@ def test_there_and_back(killer, capsys):
         place += 1
         scene.plan()
         there = killer.until(OVER, place)
-        killer.check(scene.target, scene.source)
-        scene.source, scene.target = scene.target, scene.source
+        killer.turn()
     with capsys.disabled():
         print(f"\n{killer}, in {place} rounds and {time.monotonic() - begun:.0f} s.")
     assert killer.killed.total() > 200
+
+
+def test_three_together(killer_of_three, capsys):
+    """Whoever takes a part of them goes on with it, alone or with others: each has a row of its own."""
+    killer, begun = killer_of_three, time.monotonic()
+    killer.scene.options = IN_NO_TIME
+    place, lost = 0, True
+    while lost:
+        # What is done with each of them in turn has many statements.
+        place += 1 + (place > 8) * 12
+        killer.plan()
+        lost = killer.until(OVER, place)
+        killer.turn()
+    with capsys.disabled():
+        print(f"\n{killer}, in {place} rounds and {time.monotonic() - begun:.0f} s.")
+    assert killer.killed.total() > 100
 
 
 def test_moves_that_are_aborted_then(killer, capsys):
@@ -193,8 +241,7 @@ def test_moves_that_are_aborted_then(killer, capsys):
             if scene.move.phase == Phase.ABORTED:
                 killer.check(scene.source, scene.target)
             else:
-                killer.check(scene.target, scene.source)
-                scene.source, scene.target = scene.target, scene.source
+                killer.turn()
     with capsys.disabled():
         print(f"\n{killer}, in {time.monotonic() - begun:.0f} s: {dict(ends)}.")
     assert ends[Phase.ABORTED] > 50

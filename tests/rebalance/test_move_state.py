@@ -105,9 +105,10 @@ def test_only_what_is_not_decided_is_aborted(phase, at_source, at_target, step, 
 
 @pytest.mark.parametrize(("phase", "at_source", "at_target", "step"), WAY)
 def test_a_pause_leaves_no_bucket_fenced(phase, at_source, at_target, step):
+    """Nor in a phase in which it may be: movers take such a move in hand also if it is to pause."""
     found = next_step(seen(phase, at_source, at_target, Wanted.PAUSE))
     if phase in UNDECIDED:
-        assert found == (undecided_steps.Unfence() if at_source == "fenced" or phase is Phase.FINISHING else None)
+        assert found == (undecided_steps.Unfence() if phase in {Phase.FENCING, Phase.FINISHING} else None)
     elif phase is Phase.PURGING:
         assert found is None
     else:

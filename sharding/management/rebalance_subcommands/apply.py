@@ -22,7 +22,7 @@ from sharding.management.rebalance_subcommands.status import Speeds
 from sharding.rebalance import moves_display, plan_file, preflight
 from sharding.rebalance.applying import Run, end_windows
 from sharding.rebalance.finding import Severity
-from sharding.rebalance.options import Options
+from sharding.rebalance.options import MOST_TOGETHER, Options
 from sharding.rebalance.overview import MoveStatus, Overview, latest_plan, overview
 from sharding.rebalance.registering import register
 from sharding.rebalance.sessions import Session
@@ -35,9 +35,16 @@ TENTH = 10
 
 def add_arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--plan", type=Path, metavar="FILE", help="A plan that `rebalance plan --output` has written.")
-    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="Buckets that move at a time (default: 2).")
+    parser.add_argument("--jobs", type=int, default=2, metavar="N", help="Rounds that go on at a time (default: 2).")
     parser.add_argument(
         "--per-shard", type=int, default=DEFAULTS.per_shard, metavar="N", help="At most with one shard (default: 2)."
+    )
+    parser.add_argument(
+        "--together",
+        type=int,
+        default=DEFAULTS.together,
+        metavar="N",
+        help=f"Small buckets that go over in one round, 1 to {MOST_TOGETHER} (default: {DEFAULTS.together}).",
     )
     parser.add_argument(
         "--window",
@@ -102,6 +109,8 @@ def _options(options: dict[str, Any]) -> Options:
     for name in ("jobs", "per_shard"):
         if options[name] < 1:
             raise CommandError(f"--{name.replace('_', '-')} is a number of 1 or more, not {options[name]}.")
+    if not 1 <= options["together"] <= MOST_TOGETHER:
+        raise CommandError(f"--together is a number of 1 to {MOST_TOGETHER}, not {options['together']}.")
     if not 0 < options["share"] <= 1:
         raise CommandError(f"--share is more than 0 and at most 1, not {options['share']:g}.")
     if options["window"] < 0:
@@ -115,6 +124,7 @@ def _options(options: dict[str, Any]) -> Options:
         rows_per_second=rows,
         replica_lag=options["replica_lag"],
         per_shard=options["per_shard"],
+        together=options["together"],
     )
 
 
