@@ -18,6 +18,7 @@ STORED = "sharding/rebalance/stored_moves.py"
 BROKEN = "tests/moving/test_broken_protocol.py"
 TAKING = "tests/moving/test_taking.py"
 CLOSED = "tests/moving/test_closed.py"
+ROUNDS = "tests/moving/test_rounds.py"
 
 #: Of movers between real servers.
 OF_MOVERS = [
@@ -132,8 +133,68 @@ OF_MOVERS = [
         (f"{TAKING}::test_a_mover_goes_on_though_another_one_continues_what_it_began",),
     ),
 ]
+#: Of several buckets that go over in one round.
+OF_ROUNDS = [
+    Mutation(
+        "one overtaken move does not stop what a round records",
+        STORED,
+        "    if cursor.rowcount != len(moves):\n        raise superseded(alias, moves)\n",
+        "    if not cursor.rowcount:\n        raise superseded(alias, moves)\n",
+        (f"{ROUNDS}::test_one_that_is_overtaken_stops_what_they_do_together",),
+    ),
+    Mutation(
+        "one fence that others have claimed does not stop a round",
+        "sharding/fence/barrier.py",
+        "    return bool(changed == len(numbers))\n",
+        "    return bool(changed)\n",
+        (f"{ROUNDS}::test_a_fence_that_another_attempt_has_claimed_stops_the_others_too",),
+    ),
+    Mutation(
+        "the barrier of a round has the lock of one bucket",
+        "sharding/fence/barrier.py",
+        "    numbers = _numbers(buckets)\n    # In one order",
+        "    numbers = _numbers(buckets)[:1]\n    # In one order",
+        (f"{ROUNDS}::test_a_writer_that_does_not_end_holds_up_its_own_bucket_alone",),
+    ),
+    Mutation(
+        "a round that fails leaves its buckets closed",
+        "sharding/rebalance/mover.py",
+        "        self._open_again(moves, work)\n        self._forget_sessions(error)\n        self._alone",
+        "        self._forget_sessions(error)\n        self._alone",
+        (f"{ROUNDS}::test_one_that_fails_while_they_are_closed_leaves_no_other_one_closed",),
+    ),
+    Mutation(
+        "what is wanted of the first of a round stands for all",
+        STORED,
+        "    for move in moves:\n        if Wanted(",
+        "    for move in moves[:1]:\n        if Wanted(",
+        (f"{ROUNDS}::test_what_is_wanted_at_the_last_moment_leaves_all_undecided",),
+    ),
+    Mutation(
+        "moves that wait for others of their round give no signs of life",
+        "sharding/rebalance/attempt.py",
+        "for attempt in self.attempts]\n        wanted",
+        "for attempt in self.attempts[:1]]\n        wanted",
+        (f"{ROUNDS}::test_a_bucket_that_waits_for_others_gives_signs_of_life",),
+    ),
+    Mutation(
+        "buckets without writes are not counted before the decision",
+        "sharding/rebalance/verifying.py",
+        "        if facts.bucket not in alike:\n",
+        "        if keys:\n",
+        (f"{ROUNDS}::test_rows_that_differ_stop_only_their_own_bucket",),
+    ),
+    Mutation(
+        "a move that is to pause waits in a phase in which it is taken in hand",
+        STATE,
+        "    closes = seen.phase in {Phase.FENCING, Phase.FINISHING}\n",
+        "    closes = seen.phase is Phase.FINISHING or seen.state(Side.SOURCE) is BucketState.FENCED\n",
+        ("tests/rebalance/test_move_state.py::test_a_pause_leaves_no_bucket_fenced",),
+    ),
+]
 MUTATIONS = [
     *OF_MOVERS,
+    *OF_ROUNDS,
     Mutation(
         "a mover acts on fences that it has not claimed",
         STATE,

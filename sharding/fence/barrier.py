@@ -48,10 +48,10 @@ def behind(
     for number, wait in enumerate(waits, 1):
         try:
             with connection.transaction(), connection.cursor() as cursor:
-                _limit(cursor, f"{wait}ms", f"{round(wait * _TOGETHER)}ms")
+                before = _limit(cursor, f"{wait}ms", f"{round(wait * _TOGETHER)}ms")
                 lock(cursor, buckets)
-                # What follows waits as long as the server allows.
-                cursor.execute("SET LOCAL lock_timeout TO DEFAULT; SET LOCAL statement_timeout TO DEFAULT")
+                # What follows waits as long as the session does.
+                _limit(cursor, *before)
                 return act(cursor)
         except Exception as error:
             if getattr(error, "sqlstate", None) not in _BUSY or number == len(waits):
@@ -119,10 +119,14 @@ def change(
     return bool(changed == len(numbers))
 
 
-def _limit(cursor: Any, one: str, all_of_them: str) -> None:
+def _limit(cursor: Any, one: str, all_of_them: str) -> tuple[str, str]:
+    """Limit how long a lock, and a statement, is waited for in this transaction; return the limits before."""
+    cursor.execute("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')")
+    before: tuple[str, str] = cursor.fetchone()
     cursor.execute(
         "SELECT set_config('lock_timeout', %s, true), set_config('statement_timeout', %s, true)", [one, all_of_them]
     )
+    return before
 
 
 def _numbers(buckets: int | Collection[int]) -> list[int]:

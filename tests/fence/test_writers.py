@@ -50,6 +50,50 @@ def test_an_early_writer_is_waited_for(admin, connect, level):
     assert numbers(admin) == [1]
 
 
+def test_writers_of_each_bucket_are_waited_for(admin, connect):
+    for bucket in (BUCKET, OTHER):
+        writer = connect()
+        writer.execute("BEGIN")
+        writer.execute(INSERT, [bucket, 1])
+        with pytest.raises(errors.LockNotAvailable):
+            barrier.behind(admin, {BUCKET, OTHER}, lambda cursor: None, waits=(50,))
+        writer.execute("ROLLBACK")
+    assert barrier.behind(admin, {BUCKET, OTHER}, _limits, waits=(50,)) == ("5s", "20s")
+
+
+def _limits(cursor):
+    return cursor.execute("SELECT current_setting('lock_timeout'), current_setting('statement_timeout')").fetchone()
+
+
+def test_a_barrier_gives_way_to_whoever_has_one_bucket_and_wants_another(admin, connect):
+    """It has the lower one, and waits for the higher one."""
+    writer = connect()
+    lower, higher = sorted((BUCKET, OTHER))
+    writer.execute("BEGIN")
+    writer.execute(INSERT, [higher, 1])
+    with ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(barrier.behind, admin, [higher, lower], lambda cursor: "had both")
+        _wait_for_lock(connect())
+        writer.execute(INSERT, [lower, 2])
+        writer.execute("COMMIT")
+        assert waiting.result() == "had both"
+    assert numbers(admin) == [1, 2]
+
+
+def test_of_several_buckets_all_change_or_none_counts(admin, connect):
+    become(admin, "moved", bucket=OTHER)
+    change = lambda states, new: barrier.behind(  # noqa: E731
+        admin, [BUCKET, OTHER], lambda cursor: barrier.change(cursor, [BUCKET, OTHER], 1, states, new)
+    )
+    assert not change({BucketState.OWNED}, BucketState.FENCED)
+    assert not change({BucketState.MOVED}, None)
+    assert not change({None, BucketState.CAPTURING}, BucketState.IMPORTING)
+    assert change({*BucketState, None}, BucketState.IMPORTING)
+    assert change({BucketState.IMPORTING}, None)
+    assert change({BucketState.IMPORTING, None}, None)
+    assert change({None}, BucketState.IMPORTING)
+
+
 def test_a_late_writer_reads_the_state_after_the_lock(admin, connect):
     """With a function that is STABLE, the state would be that of the statement's beginning: a lost write."""
     writer = connect()

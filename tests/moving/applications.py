@@ -45,8 +45,8 @@ def fill(scene: Scene) -> None:
     Reading.objects.create(device=device, value=-1)
     for number in range(4):
         Ledger.objects.create(tenant_id=tenant, number=number, text=f"line {number}")
-    member = Member.objects.create(tenant_id=tenant, email="ada@example.org", city="Turin")
-    Seat.objects.create(tenant_id=tenant, number=1, member=member, code="window")
+    member = Member.objects.create(tenant_id=tenant, email=f"ada-{bucket}@example.org", city="Turin")
+    Seat.objects.create(tenant_id=tenant, number=1, member=member, code=f"window-{bucket}")
 
 
 def rows(alias: str, bucket: int) -> Rows:

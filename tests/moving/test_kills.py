@@ -214,13 +214,13 @@ def test_three_together(killer_of_three, capsys):
     place, lost = 0, True
     while lost:
         # What is done with each of them in turn has many statements.
-        place += 1 + (place > 8) * 12
+        place += 1 + (place > 6) * 24
         killer.plan()
         lost = killer.until(OVER, place)
         killer.turn()
     with capsys.disabled():
         print(f"\n{killer}, in {place} rounds and {time.monotonic() - begun:.0f} s.")
-    assert killer.killed.total() > 100
+    assert killer.killed.total() > 80
 
 
 def test_moves_that_are_aborted_then(killer, capsys):

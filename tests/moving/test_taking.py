@@ -108,6 +108,7 @@ def test_a_mover_goes_on_though_another_one_continues_what_it_began(scene):
     with control_session() as control:
         registering.register(control, plan_of(cluster_map.refresh(), *registering_))
     scene.planned = None
+    scene.options = replace(scene.options, together=1)
     time.sleep(MAP_TTL)
     taken = []
 

@@ -98,7 +98,7 @@ BROKEN: dict[str, tuple[dict[str, Any], Scene, str]] = {
     "no generation in the control database": (
         {"generations": ("source", "target")},
         Scene((), orders=ALL),
-        "I3: a shard accepts writes that the map does not name",
+        "stuck: The move of bucket 0",
     ),
     "no generation on the source": ({"generations": ("control", "target")}, Scene(()), "stuck: left alone"),
     "no generation on the target": ({"generations": ("control", "source")}, Scene(()), "lost write: the owner has"),
