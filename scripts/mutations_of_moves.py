@@ -185,6 +185,13 @@ OF_ROUNDS = [
         (f"{ROUNDS}::test_rows_that_differ_stop_only_their_own_bucket",),
     ),
     Mutation(
+        "rows that were written meanwhile are not compared before the decision",
+        "sharding/rebalance/glance.py",
+        "        if written\n",
+        "        if False\n",
+        (f"{ROUNDS}::test_rows_that_were_written_meanwhile_are_compared_while_they_are_closed",),
+    ),
+    Mutation(
         "a move that is to pause waits in a phase in which it is taken in hand",
         STATE,
         "    closes = seen.phase in {Phase.FENCING, Phase.FINISHING}\n",

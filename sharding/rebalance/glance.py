@@ -13,6 +13,7 @@ from psycopg.sql import SQL, Composed, Literal
 
 from sharding.rebalance import statements as s
 from sharding.rebalance.facts import MoveFacts
+from sharding.rebalance.refreshing import Keys
 from sharding.rebalance.sessions import Cursor
 from sharding.rebalance.tables import Table
 
@@ -46,19 +47,30 @@ def counts(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[
     return _both(source, target, facts, tables, {table.name: SQL("count(*), 0::numeric").format() for table in tables})
 
 
-def alike_in_number(
-    source: Cursor, target: Cursor, buckets: Collection[int], tables: Collection[Table]
-) -> frozenset[int]:
-    """Return those of some buckets of which each table has as many rows on one side as on the other."""
+def alike(source: Cursor, target: Cursor, several: Sequence[tuple[MoveFacts, Keys]]) -> set[int]:
+    """Return those of several buckets of which the numbers of all rows are alike, and the rows with some keys."""
+    buckets = [facts.bucket for facts, _ in several]
     questions = [
-        SQL("SELECT {}, bucket, count(*) FROM {} WHERE {} GROUP BY bucket").format(
+        SQL("SELECT {}, bucket, count(*), 0::numeric FROM {} WHERE {} GROUP BY bucket").format(
             Literal(table.name), s.table_name(table), s.in_buckets(buckets)
         )
-        for table in tables
+        for table in several[0][0].tables
+    ]
+    questions += [
+        SQL("SELECT {}, {}, {} FROM {} WHERE {} AND {}").format(
+            Literal(f"written in {name}"),
+            Literal(facts.bucket),
+            s.digest_of(facts.table(name)),
+            s.table_name(facts.table(name)),
+            s.in_bucket(facts.bucket),
+            s.among(facts.table(name), written),
+        )
+        for facts, keys in several
+        for name, written in dict(keys).items()
+        if written
     ]
     sent, arrived = _asked_both(source, target, questions)
-    unlike = {bucket for _, bucket, _ in {*sent} ^ {*arrived}}
-    return frozenset(buckets) - unlike
+    return {*buckets} - {bucket for _, bucket, *_ in {*sent} ^ {*arrived}}
 
 
 def _both(

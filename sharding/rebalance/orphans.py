@@ -4,7 +4,7 @@ Rows of a bucket on the shard that got them which refer to none there, although 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from psycopg.sql import SQL, Composed, Literal
 
@@ -29,6 +29,22 @@ def orphans_of(target: Cursor, facts: MoveFacts, keys: Keys | None) -> Iterator[
         for name, constraint, rows in target.execute(SQL(" UNION ALL ").join(questions)).fetchall():
             if rows:
                 yield Orphans(name, constraint, rows)
+
+
+def with_orphans(target: Cursor, several: Sequence[tuple[MoveFacts, Keys]]) -> set[int]:
+    """Return those of several buckets of which a row with one of some keys refers to none."""
+    questions = [
+        SQL("SELECT {}, rows FROM ({}) AS found (name, constraint_name, rows)").format(
+            Literal(facts.bucket), _question(facts, table, foreign_key, keys)
+        )
+        for facts, keys in several
+        for table in facts.tables
+        for foreign_key in table.foreign_keys
+        if keys.get(table.name)
+    ]
+    if not questions:
+        return set()
+    return {bucket for bucket, rows in target.execute(SQL(" UNION ALL ").join(questions)).fetchall() if rows}
 
 
 def _question(facts: MoveFacts, table: Table, foreign_key: ForeignKey, keys: Keys | None) -> Composed:

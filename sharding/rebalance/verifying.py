@@ -17,7 +17,7 @@ from sharding.errors import VerificationFailed
 from sharding.rebalance import glance
 from sharding.rebalance.comparing import RANGE, Comparison, nothing
 from sharding.rebalance.facts import GETTING, GIVING, MoveFacts
-from sharding.rebalance.orphans import orphans_of
+from sharding.rebalance.orphans import orphans_of, with_orphans
 from sharding.rebalance.refreshing import Keys
 from sharding.rebalance.report import MOST_NAMED, Orphans, Report
 from sharding.rebalance.sessions import Cursor, Sessions, snapshot
@@ -79,20 +79,16 @@ def verify_rest(sessions: Sessions, rest: Sequence[tuple[MoveFacts, Keys]]) -> N
         VerificationFailed: as verify(), about one of the buckets.
         Superseded: another attempt has taken over.
     """
-    quiet = [facts for facts, keys in rest if not keys]
-    alike = _alike_in_number(sessions, quiet) if quiet else frozenset()
-    for facts, keys in rest:
-        if facts.bucket not in alike:
-            verify(sessions, facts, only=keys)
-
-
-def _alike_in_number(sessions: Sessions, several: Sequence[MoveFacts]) -> frozenset[int]:
-    buckets, generation = [facts.bucket for facts in several], several[0].generation
+    buckets, generation = [facts.bucket for facts, _ in rest], rest[0][0].generation
     with (
         snapshot(sessions.source, buckets, generation=generation, states=GIVING) as source,
         snapshot(sessions.target, buckets, generation=generation, states=GETTING) as target,
     ):
-        return glance.alike_in_number(source, target, buckets, several[0].tables)
+        alike = glance.alike(source, target, rest) - with_orphans(target, rest)
+    for facts, keys in rest:
+        if facts.bucket not in alike:
+            # Row by row, to say what is not alike.
+            verify(sessions, facts, only=keys)
 
 
 @dataclass(frozen=True, slots=True)

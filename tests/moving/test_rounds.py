@@ -22,6 +22,7 @@ from tests.moving.applications import session
 from tests.moving.scenes import MAP_TTL, Scene, fenced_cluster
 from tests.moving.statements import Statement, watched
 from tests.moving.ways import as_mover, finish, once, within
+from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
 #: Statements that should be there once for all buckets of a round.
@@ -179,6 +180,30 @@ def claim(scene, alias):
     generation = overtake(scene)
     with closing(session(alias)) as connection:
         connection.execute("UPDATE sharding_fence SET generation = %s WHERE bucket = %s", [generation, scene.bucket])
+
+
+def test_rows_that_were_written_meanwhile_are_compared_while_they_are_closed(scenes):
+    """Each bucket has been written since all of its rows were compared; those of one have become others then."""
+    damaged = scenes[1]
+
+    def write():
+        with closing(session("shard_a")) as writer:
+            for scene in scenes:
+                writer.execute("UPDATE shop_order SET total = 7 WHERE bucket = %s AND total = 0", [scene.bucket])
+
+    def damage():
+        as_mover("shard_b", damaged.bucket, "UPDATE shop_order SET total = 8 WHERE bucket = %s AND total = 7")
+
+    compares = lambda each: within("Decide", "shard_b")(each) and each.text.startswith("BEGIN ISOLATION")  # noqa: E731
+    with once(within("Fence"), write) as wrote, once(compares, damage) as met:
+        finish_all(scenes)
+    assert wrote
+    assert met
+    assert "is not the same on 'shard_a' and 'shard_b': shop_order" in damaged.move.error
+    assert damaged.states() == ("owned", None)
+    assert [scene.move.phase for scene in scenes] == ["done", "aborted", "done"]
+    for scene, alias in zip(scenes, ("shard_b", "shard_a", "shard_b"), strict=True):
+        assert Order.objects.using(alias).filter(tenant_id=scene.tenant, total=7).count() == 1
 
 
 #: Where the others are when one of them has let a step fail.
