@@ -147,7 +147,7 @@ OF_ROUNDS = [
         "sharding/fence/barrier.py",
         "    return bool(changed == len(numbers))\n",
         "    return bool(changed)\n",
-        (f"{ROUNDS}::test_a_fence_that_another_attempt_has_claimed_stops_the_others_too",),
+        (f"{ROUNDS}::test_one_that_fails_while_they_are_closed_leaves_no_other_one_closed",),
     ),
     Mutation(
         "the barrier of a round has the lock of one bucket",

@@ -130,9 +130,10 @@ class Move(models.Model):
 
 
 class Attempt(models.Model):
-    """One process taking a move in hand; its id is the generation that it shows to the fences."""
+    """One process taking moves in hand; its id is the generation that it shows to the fences."""
 
     id = models.BigAutoField(primary_key=True)
+    #: The first of those that go together.
     move = models.BigIntegerField()
     worker = models.CharField(max_length=200)
     begun = models.DateTimeField(auto_now_add=True)
