@@ -1,5 +1,5 @@
 """
-Compare many tables of a bucket in one statement on each side: most of them have few rows, and are alike.
+Compare many tables, of one bucket or several, in one statement on each side: most have few rows, and are alike.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ Totals = tuple[int, Decimal]
 Rows = list[tuple[Any, ...]]
 
 
-def small_tables(source: Cursor, facts: MoveFacts, most: int) -> list[Table]:
-    """Return the tables that have no more rows of the bucket than that."""
+def small_tables(source: Cursor, buckets: Collection[int], tables: Collection[Table], most: int) -> list[Table]:
+    """Return those of some tables that have no more rows of the buckets than that."""
     found = _asked(
         source,
         (
             SQL("SELECT {}, count(*) FROM (SELECT FROM {} WHERE {} LIMIT {}) AS few").format(
-                Literal(table.name), s.table_name(table), s.in_bucket(facts.bucket), Literal(most + 1)
+                Literal(table.name), s.table_name(table), s.in_buckets(buckets), Literal(most + 1)
             )
-            for table in facts.tables
+            for table in tables
         ),
     )
     rows: dict[str, int] = dict(found)
-    return [table for table in facts.tables if rows[table.name] <= most]
+    return [table for table in tables if rows[table.name] <= most]
 
 
 def digests(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table]) -> dict[str, list[Totals]]:
@@ -45,6 +45,24 @@ def digests(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection
 def counts(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table]) -> dict[str, list[Totals]]:
     """Return the numbers of rows on both sides, by name, with 0 for the digests."""
     return _both(source, target, facts, tables, {table.name: SQL("count(*), 0::numeric").format() for table in tables})
+
+
+def totals_alike(source: Cursor, target: Cursor, several: Sequence[MoveFacts]) -> dict[int, dict[str, Totals]]:
+    """Return the totals of all tables, by bucket and name, of those of several buckets that are alike."""
+    buckets, tables = [facts.bucket for facts in several], several[0].tables
+    questions = [
+        SQL("SELECT {}, bucket, {} FROM {} WHERE {} GROUP BY bucket").format(
+            Literal(table.name), s.digest_of(table), s.table_name(table), s.in_buckets(buckets)
+        )
+        for table in tables
+    ]
+    sent, arrived = _asked_both(source, target, questions)
+    unlike = {bucket for _, bucket, *_ in {*sent} ^ {*arrived}}
+    found = {bucket: {table.name: (0, Decimal(0)) for table in tables} for bucket in buckets if bucket not in unlike}
+    for name, bucket, count, digest in sent:
+        if bucket in found:
+            found[bucket][name] = (count, Decimal(digest))
+    return found
 
 
 def alike(source: Cursor, target: Cursor, several: Sequence[tuple[MoveFacts, Keys]]) -> set[int]:

@@ -31,8 +31,8 @@ def orphans_of(target: Cursor, facts: MoveFacts, keys: Keys | None) -> Iterator[
                 yield Orphans(name, constraint, rows)
 
 
-def with_orphans(target: Cursor, several: Sequence[tuple[MoveFacts, Keys]]) -> set[int]:
-    """Return those of several buckets of which a row with one of some keys refers to none."""
+def with_orphans(target: Cursor, several: Sequence[tuple[MoveFacts, Keys | None]]) -> set[int]:
+    """Return those of several buckets of which a row refers to none: one of all, or of those with some keys."""
     questions = [
         SQL("SELECT {}, rows FROM ({}) AS found (name, constraint_name, rows)").format(
             Literal(facts.bucket), _question(facts, table, foreign_key, keys)
@@ -40,7 +40,7 @@ def with_orphans(target: Cursor, several: Sequence[tuple[MoveFacts, Keys]]) -> s
         for facts, keys in several
         for table in facts.tables
         for foreign_key in table.foreign_keys
-        if keys.get(table.name)
+        if keys is None or keys.get(table.name)
     ]
     if not questions:
         return set()

@@ -134,10 +134,11 @@ def rest(control: Session, move: StoredMove, seconds: float) -> None:
     )
 
 
-def set_report(control: Session, move: StoredMove, report: Report) -> None:
-    """Keep what a verification has found."""
+def set_reports(control: Session, reports: Iterable[tuple[StoredMove, Report]]) -> None:
+    """Keep what verifications have found."""
     with transaction(control) as cursor:
-        _update(cursor, control.alias, [move], "report = %s::jsonb", (json.dumps(report.as_json()),))
+        for move, report in reports:
+            _update(cursor, control.alias, [move], "report = %s::jsonb", (json.dumps(report.as_json()),))
 
 
 @dataclass(frozen=True, slots=True)

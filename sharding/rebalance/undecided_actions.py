@@ -21,7 +21,7 @@ from sharding.rebalance.progress import Progress
 from sharding.rebalance.purging import Purge
 from sharding.rebalance.sessions import Cursor, transaction
 from sharding.rebalance.steps import Step
-from sharding.rebalance.verifying import verify, verify_rest
+from sharding.rebalance.verifying import verify_all, verify_rest
 
 #: Notes that may be left when the source is closed; they are taken over then.
 FEW = 200
@@ -86,10 +86,10 @@ def catch_up(work: Round, attempts: Attempts, step: Step) -> None:
 
 
 def compare(work: Round, attempts: Attempts, step: Step) -> None:
+    reports = verify_all(work.sessions, facts_of(attempts), pause=work.look_up)
     for attempt in attempts:
-        report = verify(work.sessions, attempt.facts, pause=work.look_up)
         attempt.written = {}
-        stored_moves.set_report(work.control, attempt.move, report)
+    stored_moves.set_reports(work.control, [(attempt.move, reports[attempt.move.bucket]) for attempt in attempts])
     work.record(attempts, step)
 
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 
 from sharding.bucket_states import BucketState
@@ -19,8 +19,8 @@ from sharding.rebalance.comparing import RANGE, Comparison, nothing
 from sharding.rebalance.facts import GETTING, GIVING, MoveFacts
 from sharding.rebalance.orphans import orphans_of, with_orphans
 from sharding.rebalance.refreshing import Keys
-from sharding.rebalance.report import MOST_NAMED, Orphans, Report
-from sharding.rebalance.sessions import Cursor, Sessions, snapshot
+from sharding.rebalance.report import MOST_NAMED, Orphans, Report, TableReport
+from sharding.rebalance.sessions import Buckets, Cursor, Sessions, snapshot
 
 
 def verify(
@@ -71,6 +71,49 @@ def verify(
     return report
 
 
+def verify_all(
+    sessions: Sessions, several: Sequence[MoveFacts], *, pause: Callable[[], None] = nothing
+) -> dict[int, Report]:
+    """
+    Compare every row of several buckets on both shards, and return the report of each, by bucket.
+
+    Those that are small and alike are compared at once, the others as by verify().
+    """
+    found = _alike_at_a_glance(sessions, several)
+    for facts in several:
+        if facts.bucket not in found:
+            found[facts.bucket] = verify(sessions, facts, pause=pause)
+    return found
+
+
+def _alike_at_a_glance(sessions: Sessions, several: Sequence[MoveFacts]) -> dict[int, Report]:
+    begun, tables = time.monotonic(), several[0].tables
+    buckets = [facts.bucket for facts in several]
+    with _snapshots(sessions, buckets, several[0].generation) as (source, target):
+        if len(glance.small_tables(source, buckets, tables, RANGE)) < len(tables):
+            return {}
+        totals = glance.totals_alike(source, target, several)
+        alike = {*totals} - with_orphans(target, [(facts, None) for facts in several])
+    return {
+        facts.bucket: Report(
+            bucket=facts.bucket,
+            generation=facts.generation,
+            source=sessions.source.alias,
+            target=sessions.target.alias,
+            tables=tuple(
+                TableReport(name, rows, rows, str(digest), str(digest))
+                for name, (rows, digest) in totals[facts.bucket].items()
+            ),
+            differences=(),
+            different=0,
+            orphans=(),
+            seconds=round(time.monotonic() - begun, 3),
+        )
+        for facts in several
+        if facts.bucket in alike
+    }
+
+
 def verify_rest(sessions: Sessions, rest: Sequence[tuple[MoveFacts, Keys]]) -> None:
     """
     Compare the rows with some keys of each of several buckets, and the numbers of all: the others have been compared.
@@ -79,11 +122,7 @@ def verify_rest(sessions: Sessions, rest: Sequence[tuple[MoveFacts, Keys]]) -> N
         VerificationFailed: as verify(), about one of the buckets.
         Superseded: another attempt has taken over.
     """
-    buckets, generation = [facts.bucket for facts, _ in rest], rest[0][0].generation
-    with (
-        snapshot(sessions.source, buckets, generation=generation, states=GIVING) as source,
-        snapshot(sessions.target, buckets, generation=generation, states=GETTING) as target,
-    ):
+    with _snapshots(sessions, [facts.bucket for facts, _ in rest], rest[0][0].generation) as (source, target):
         alike = glance.alike(source, target, rest) - with_orphans(target, rest)
     for facts, keys in rest:
         if facts.bucket not in alike:
@@ -102,7 +141,7 @@ class _Both:
     def compare_all(self, pause: Callable[[], None]) -> dict[str, Comparison]:
         """Compare small tables at once, and one by one those that are large, or not alike."""
         with self._snapshots() as (source, target):
-            small = glance.small_tables(source, self.facts, RANGE)
+            small = glance.small_tables(source, [self.facts.bucket], self.facts.tables, RANGE)
             found = self._alike(source, target, glance.digests(source, target, self.facts, small))
         for table in self.facts.tables:
             if table.name not in found:
@@ -143,11 +182,16 @@ class _Both:
             if sent == arrived
         }
 
-    @contextmanager
-    def _snapshots(self) -> Iterator[tuple[Cursor, Cursor]]:
-        bucket, generation = self.facts.bucket, self.facts.generation
-        with (
-            snapshot(self.sessions.source, bucket, generation=generation, states=GIVING) as source,
-            snapshot(self.sessions.target, bucket, generation=generation, states=self.getting) as target,
-        ):
-            yield source, target
+    def _snapshots(self) -> AbstractContextManager[tuple[Cursor, Cursor]]:
+        return _snapshots(self.sessions, self.facts.bucket, self.facts.generation, self.getting)
+
+
+@contextmanager
+def _snapshots(
+    sessions: Sessions, buckets: Buckets, generation: int, getting: Collection[BucketState] = GETTING
+) -> Iterator[tuple[Cursor, Cursor]]:
+    with (
+        snapshot(sessions.source, buckets, generation=generation, states=GIVING) as source,
+        snapshot(sessions.target, buckets, generation=generation, states=getting) as target,
+    ):
+        yield source, target

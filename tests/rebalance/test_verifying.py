@@ -5,6 +5,7 @@ Whatever is not the same on both shards is found, and named; what is about to be
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import pytest
 
@@ -12,7 +13,7 @@ from sharding.errors import VerificationFailed
 from sharding.rebalance import comparing, verifying
 from sharding.rebalance.capturing import drain
 from sharding.rebalance.copying import Pace, copy_all
-from sharding.rebalance.verifying import verify
+from sharding.rebalance.verifying import verify, verify_all, verify_rest
 from tests.layouts import CLUSTER
 from tests.rebalance.rows import TYPES, family, instants, tree
 
@@ -64,18 +65,25 @@ def test_equal_rows_are_equal(copied):
     assert (report.rows, report.pending, report.different) == (135, 0, 0)
     assert all(table.alike for table in report.tables)
     assert json.loads(json.dumps(report.as_json()))["sound"] is True
+    # As together with other buckets.
+    together = verify_all(copied.sessions, [copied.facts])
+    assert replace(together[copied.facts.bucket], seconds=0) == replace(report, seconds=0)
 
 
-@pytest.mark.parametrize("size", [3, 20_000])
+def all_of(sessions, facts):
+    return verify_all(sessions, [facts])
+
+
+@pytest.mark.parametrize(("size", "by"), [(3, verify), (20_000, verify), (20_000, all_of)])
 @pytest.mark.parametrize(("table", "statement", "kind", "columns"), DAMAGE.values(), ids=DAMAGE)
-def test_damage_is_found_and_named(copied, monkeypatch, size, table, statement, kind, columns):
+def test_damage_is_found_and_named(copied, monkeypatch, size, by, table, statement, kind, columns):
     for module in (comparing, verifying):
         monkeypatch.setattr(module, "RANGE", size)
     with copied.sessions.target.connection.transaction():
         copied.at_target("SELECT set_config('sharding.mover', '11', true)")
         copied.at_target(statement)
     with pytest.raises(VerificationFailed) as caught:
-        verify(copied.sessions, copied.facts)
+        by(copied.sessions, copied.facts)
     report = caught.value.report
     (found,) = report.differences
     assert (found.table, found.kind, set(found.columns)) == (table, kind, columns)
@@ -89,6 +97,7 @@ def test_rows_that_are_in_the_log_are_compared_later(copied):
     copied.write("DELETE FROM rows_tree WHERE id = 1")
     copied.write("UPDATE rows_when SET n = 5 WHERE n = 1")
     assert verify(copied.sessions, copied.facts).pending == 3
+    assert verify_all(copied.sessions, [copied.facts])[copied.facts.bucket].pending == 3
     drained = drain(copied.sessions, copied.facts)
     assert verify(copied.sessions, copied.facts, only=drained.keys).pending == 0
 
@@ -96,14 +105,17 @@ def test_rows_that_are_in_the_log_are_compared_later(copied):
 def test_a_few_rows_are_compared_beside_the_number_of_all(copied):
     copied.at_target("UPDATE rows_child SET text = 'x' WHERE number = 3")
     assert verify(copied.sessions, copied.facts, only={"rows_child": {"[1, 4]"}}).sound
+    verify_rest(copied.sessions, [(copied.facts, {"rows_child": {"[1, 4]"}})])
     with pytest.raises(VerificationFailed):
         verify(copied.sessions, copied.facts, only={"rows_child": {"[0, 3]"}})
+    with pytest.raises(VerificationFailed):
+        verify_rest(copied.sessions, [(copied.facts, {"rows_child": {"[0, 3]"}})])
 
 
 def test_numbers_of_rows_are_compared_even_if_no_row_is(copied):
     copied.at_target("INSERT INTO rows_tree VALUES (99, 7)")
     with pytest.raises(VerificationFailed) as caught:
-        verify(copied.sessions, copied.facts, only={})
+        verify_rest(copied.sessions, [(copied.facts, {})])
     assert [each.key for each in caught.value.report.differences] == ["[99]"]
 
 
