@@ -2,8 +2,8 @@
 One statement for several PostgreSQL servers at once, from one thread: it goes to all of them before any answer is read.
 
 Threads would do it too, and wait for each other for longer than the servers take for a page of rows. A statement is
-executed by Django as any other, with its wrappers and its log, except that inside its driver's execution the next one
-is executed. When none is left, all are sent, and their answers are waited for.
+executed by Django as any other, with its wrappers and its log, except that the time until the server answers is used
+to ask the next one: inside each of them, the others are executed.
 
 psycopg has no public way to send a statement and read the answer later, so that it is done with the generator that
 its own ``execute()`` consumes.
@@ -97,15 +97,17 @@ class _Round:
             _abandon(self._conversations)
             raise
         finally:
+            for connection in self._connections:
+                connection.in_flight = None
             # They refer to this object, and would stay until the garbage is collected, with all rows.
             self._conversations = []
             self._interruption = None
         return self._answers
 
     def go_on(self) -> None:
-        """Ask the connections that were not asked yet, and return when all have answered."""
+        """Ask the connections that were not asked yet, and wait until all have answered."""
         if self._asked == len(self._answers):
-            self._send()
+            self._wait()
             return
         turn = self._asked
         self._asked += 1
@@ -119,16 +121,11 @@ class _Round:
         if self._interruption is not None:
             raise self._interruption
         if self._asked == turn + 1:
-            # It was refused, or has been the last one.
+            # It was refused before it was sent.
             self.go_on()
 
-    def _send(self) -> None:
-        """Send what was not sent yet, and wait for the answers."""
+    def _wait(self) -> None:
         try:
-            # With nothing between: the system's part of sending takes what was made ready out of the caches.
-            for each in self._conversations:
-                if not each.is_begun:
-                    each.begin()
             _receive(self._conversations)
         except Exception as error:
             # A soft time limit, for one: no error of a statement, of which the others would be waited for.
@@ -136,13 +133,14 @@ class _Round:
             raise
 
     def _ask(self, turn: int, cursor: Any, driver: Any, statement: Sequence[Any]) -> Answer | None:
-        """Take a statement to be sent, ask the other connections, and return or raise when it is answered."""
+        """Send one statement, ask the other connections, and return or raise when it is answered."""
         if self._asked > turn + 1:
             # A wrapper that executes it once more.
             driver.execute(*statement)
             return None
-        conversation = _Conversation(driver, statement, lambda: self._read(cursor))
+        conversation = _Conversation(self._connections[turn], driver, statement, lambda: self._read(cursor))
         self._conversations.append(conversation)
+        conversation.begin()
         self.go_on()
         if conversation.error is not None:
             raise conversation.error
@@ -150,7 +148,7 @@ class _Round:
 
 
 class _Sending:
-    """A cursor of psycopg that sends its statement together with others."""
+    """A cursor of psycopg that uses the time until the server answers."""
 
     def __init__(self, driver: Any, ask: Callable[[Sequence[Any]], Answer | None]) -> None:
         self._driver = driver
@@ -167,13 +165,13 @@ class _Sending:
 
 
 class _Conversation:
-    """A statement that is to be sent, and what its server answers."""
+    """A statement that was sent, and what its server answers."""
 
-    def __init__(self, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
+    def __init__(self, wrapper: Any, driver: Any, statement: Sequence[Any], read: Callable[[], Any]) -> None:
+        self.wrapper = wrapper
         self.connection = driver.connection
         self.error: Exception | None = None
         self.answer: Answer | None = None
-        self.is_begun = False
         self.is_over = False
         #: What its socket must be ready for, that it can go on.
         self.awaited = READ
@@ -188,10 +186,14 @@ class _Conversation:
 
     def begin(self) -> None:
         """Send what can be sent without waiting."""
-        self.is_begun = True
         self._step(None)
         if not self.is_over:
             self.socket = self.connection.fileno()
+            self.wrapper.in_flight = self.finish
+
+    def finish(self) -> None:
+        """Wait for the answer, since somebody else needs the connection: a fan-out inside an execute wrapper, say."""
+        _receive([self])
 
     @property
     def events(self) -> int:
@@ -207,11 +209,15 @@ class _Conversation:
         try:
             self.awaited = int(self._generator.send(ready))
         except StopIteration:
-            self.is_over = True
+            self._end()
             self.answer = _attempt(self._read)
         except Exception as error:
-            self.is_over = True
+            self._end()
             self.error = error
+
+    def _end(self) -> None:
+        self.is_over = True
+        self.wrapper.in_flight = None
 
 
 def _attempt(function: Callable[..., Any], *arguments: Any) -> Answer:

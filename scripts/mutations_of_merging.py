@@ -42,11 +42,4 @@ MUTATIONS = [
         "            pass\n",
         ("tests/test_totals.py",),
     ),
-    Mutation(
-        "statements are sent as soon as they are ready",
-        "aggregator/multiplexing.py",
-        "        self._conversations.append(conversation)\n",
-        "        self._conversations.append(conversation)\n        conversation.begin()\n",
-        ("tests/test_multiplexing.py",),
-    ),
 ]

@@ -44,6 +44,13 @@ MUTATIONS = [
     ),
     Mutation(
         "a connection is used before it has answered what it was asked",
+        "aggregator/multiplexing.py",
+        "            self.wrapper.in_flight = self.finish\n",
+        "            pass\n",
+        ("tests/test_multiplexing.py",),
+    ),
+    Mutation(
+        "a connection is used while another thread uses it",
         "aggregator/threads.py",
         "                connection.in_flight = _settling(futures[turn % lanes - 1])\n",
         "                pass\n",

@@ -265,11 +265,7 @@ def test_what_a_signal_raises_while_one_server_is_waited_for() -> None:
     assert are_usable()
 
 
-def are_idle() -> bool:
-    return [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
-
-
-def test_an_interruption_before_statements_are_sent() -> None:
+def test_an_interruption_while_statements_are_sent() -> None:
     def interrupt(execute: Any, *args: Any) -> Any:
         raise KeyboardInterrupt
 
@@ -277,43 +273,8 @@ def test_an_interruption_before_statements_are_sent() -> None:
     are_usable()
     with wrapped(interrupt, "shard_b"), pytest.raises(KeyboardInterrupt):
         ask("SELECT pg_sleep(60)")
-    assert are_idle()
+    assert [each.connection.info.transaction_status.name for each in wrappers()] == ["IDLE"] * 4
     assert are_usable()
-
-
-def test_an_interruption_while_statements_are_sent(monkeypatch: pytest.MonkeyPatch) -> None:
-    begin = multiplexing._Conversation.begin
-    begun: list[Any] = []
-
-    def interrupted(conversation: Any) -> None:
-        if len(begun) == 2:
-            raise KeyboardInterrupt
-        begin(conversation)
-        begun.append(conversation.is_active)
-
-    are_usable()
-    monkeypatch.setattr(multiplexing._Conversation, "begin", interrupted)
-    with pytest.raises(KeyboardInterrupt):
-        ask("SELECT pg_sleep(60)")
-    monkeypatch.undo()
-    assert begun == [True, True]
-    assert are_idle()
-    assert are_usable()
-
-
-def test_statements_are_sent_when_all_wrappers_have_let_them() -> None:
-    """So the sending is in one go, and what the last one does is no time for which a server keeps locks."""
-    seen: list[tuple[str, int]] = []
-
-    def wrapper(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
-        active = [each for each in wrappers() if each.connection.info.transaction_status.name == "ACTIVE"]
-        seen.append((context["connection"].alias, len(active)))
-        return execute(sql, params, many, context)
-
-    are_usable()
-    with wrapped(wrapper):
-        assert are_usable()
-    assert seen == [(alias, 0) for alias in OWNERS]
 
 
 class Instrumented(psycopg.ClientCursor[Any]):
