@@ -141,6 +141,7 @@ def test_leftovers_are_found_and_taken_away(unplanned):
     ("arguments", "message"),
     [
         (["--jobs", "0"], "--jobs is a number of 1 or more, not 0."),
+        (["--together", "9"], "--together is a number of 1 to 8, not 9."),
         (["--share", "1.5"], "--share is more than 0 and at most 1, not 1.5."),
         (["--window", "-1"], "--window is a number of seconds of 0 or more, not -1."),
         (["--rows-per-second", "0"], "--rows-per-second is more than 0, not 0."),
