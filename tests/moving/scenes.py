@@ -119,7 +119,8 @@ class Scene:
             with connections[alias].cursor() as cursor:
                 columns = ", ".join(f'"{each.column}"' for each in model._meta.concrete_fields)
                 cursor.execute(
-                    f'{CONTROL_ONLY} SELECT {columns} FROM "{model._meta.db_table}" WHERE bucket = %s ORDER BY 1',
+                    f'{CONTROL_ONLY} SELECT {columns} FROM "{model._meta.db_table}" WHERE bucket = %s '
+                    f'ORDER BY "{model._meta.pk.column}"',
                     [self.bucket],
                 )
                 found[model.__name__] = cursor.fetchall()
