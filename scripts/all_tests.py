@@ -23,14 +23,13 @@ from typing import IO
 ROOT = Path(__file__).resolve().parent.parent
 
 #: What mostly waits: for locks, for deadlines, for servers that are down. The paths exist, or the run fails.
-WAITING = ["tests/bank", "tests/deadlocks", "tests/lookups", "tests/policy"]
+WAITING = ["tests/bank", "tests/deadlocks", "tests/lookups", "tests/policy", "tests/transactions"]
 #: What takes about half of the rest of the time; the other half is mostly the migrations.
 FIRST = [
     "tests/differential",
     "tests/reference",
     "tests/seam",
     "tests/shards",
-    "tests/transactions",
     *(
         f"tests/test_{name}.py"
         for name in ("bench", "demo", "executor", "fan_out", "fields", "keyset", "local_cluster")

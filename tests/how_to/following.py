@@ -14,12 +14,14 @@ from scripts.tutorial_page import Command, Session, Step, difference, steps
 from tests.documents import ROOT
 from tests.how_to.project import Project
 
-#: Everything with a decimal point or a unit; ids of clusters; bars, and spaces and lines whose number depends on them.
+#: Everything with a decimal point or a unit; ids of clusters; bars, and spaces and lines whose number depends on them;
+#: epochs, since it depends on the time how many buckets go over in one.
 _VARYING = (
     (re.compile(r"(\d[\d.,]*|\.\.\.)\s?(ms|s|B|kB|MB|bytes|%)(?=[\s;,.)/]|$)|\d+\.\d+", re.MULTILINE), "N"),
     (re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}"), "UUID"),
     (re.compile(r"[█▏▎▍▌▋▊▉▒┃━─]+"), ""),
     (re.compile(r"[ \t]+"), " "),
+    (re.compile(r"\bepoch \d+"), "epoch N"),
 )
 #: A page may have blocks that are no steps.
 _OTHERS = re.compile(r"^```python\n.*?^```\n", re.MULTILINE | re.DOTALL)

@@ -38,7 +38,8 @@ def cut(alias, bucket):
 def test_a_session_that_is_lost_in_each_step(scene, monkeypatch, alias, place):
     impatient(monkeypatch)
     lost = in_each_step(scene, alias, place, lambda: cut(alias, scene.bucket))
-    assert len(lost) >= 5, lost
+    # Not every step sends so many statements to each database.
+    assert len(lost) >= 4, lost
 
 
 @pytest.mark.parametrize(
