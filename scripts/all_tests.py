@@ -38,7 +38,7 @@ FIRST = [
 #: Buckets on their way.
 MOVES = ["tests/fence", "tests/moving", "tests/rebalance", "tests/test_rerouting.py"]
 #: About half of what is slow.
-HARD_MOVES = [*(f"tests/moving/test_{name}.py" for name in ("kills", "ledger", "zombies")), "tests/rebalance"]
+HARD_MOVES = [*(f"tests/moving/test_{name}.py" for name in ("kills", "zombies")), "tests/rebalance"]
 #: What SQLite is for: routing and fan-out while one develops.
 ON_SQLITE = [
     "tests/contrib",
