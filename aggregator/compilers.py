@@ -30,7 +30,6 @@ from aggregator import (
     partials,
     policy,
     streaming,
-    whole_rows,
 )
 from aggregator.asking import Asking
 from aggregator.checked import alone_compiler, checked_compiler
@@ -39,6 +38,7 @@ from aggregator.planner import Tier
 from aggregator.planning import Planning
 from aggregator.rounds import in_rounds
 from sharding import locality, ownership, registry
+from sharding.backends import whole_rows
 from sharding.backends.compilers import native_class
 from sharding.backends.hook import FanOutRequest
 from sharding.errors import CannotMerge, GlobalJoin

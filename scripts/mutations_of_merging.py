@@ -9,21 +9,21 @@ from scripts.mutation_list import Mutation
 MUTATIONS = [
     Mutation(
         "a kept SELECT clause outlives its fields",
-        "aggregator/whole_rows.py",
+        "sharding/backends/whole_rows.py",
         "    if of is not fields or not columns:\n",
         "    if not columns:\n",
         ("tests/test_whole_rows.py",),
     ),
     Mutation(
         "deferred columns are selected",
-        "aggregator/whole_rows.py",
+        "sharding/backends/whole_rows.py",
         "        and not query.deferred_loading[0]\n",
         "",
         ("tests/test_whole_rows.py",),
     ),
     Mutation(
         "columns are selected in no way of their own",
-        "aggregator/whole_rows.py",
+        "sharding/backends/whole_rows.py",
         "    return type(expression.output_field).select_format is Field.select_format\n",
         "    return True\n",
         ("tests/test_whole_rows.py",),

@@ -11,8 +11,9 @@ import pytest
 from django.db import models
 from django.db.models import F
 
-from aggregator import fan_out, whole_rows
+from aggregator import fan_out
 from sharding import ownership
+from sharding.backends import whole_rows
 from sharding.testing import cluster
 from tests.shop.models import Customer, Order, PaidOrder
 
@@ -56,12 +57,17 @@ SELECTS: dict[str, Callable[[Any], Any]] = {
 
 @pytest.mark.parametrize("select", SELECTS.values(), ids=SELECTS.keys())
 def test_statements_are_djangos(select: Callable[[Any], Any]) -> None:
-    alone = select(lambda model: model.objects.using("shard_a"))
+    """To all shards, and to one."""
+    wanted = selected(select(lambda model: model.objects.using("plain")).query.get_compiler("plain").as_sql()[0])
     many = select(lambda model: fan_out(model.objects))
-    wanted, *_ = re.split(" WHERE | ORDER BY ", alone.query.get_compiler("shard_a").as_sql()[0])
+    one = select(lambda model: model.objects.using("shard_a"))
     for _ in range(2):
-        found, *_ = re.split(" WHERE | ORDER BY ", sql(many.all()))
-        assert found == wanted
+        assert selected(sql(many.all())) == wanted
+        assert selected(one.all().query.get_compiler("shard_a").as_sql()[0]) == wanted
+
+
+def selected(statement: str) -> str:
+    return re.split(" WHERE | ORDER BY ", statement)[0]
 
 
 def test_tables_by_another_name() -> None:
@@ -121,6 +127,7 @@ def test_it_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
     select = whole_rows.select
     monkeypatch.setattr(whole_rows, "select", asked)
     assert len(fan_out(Order.objects).filter(total__gte=4).order_by("-total")) == 4
+    assert Order.objects.get(tenant_id=3).total == 3
 
 
 def test_proxies_give_their_own_instances() -> None:

@@ -11,7 +11,7 @@ from django.db import OperationalError
 from django.db.models.sql import Query
 
 from sharding import cluster_map, locality, registry
-from sharding.backends import identities, lookup_writes
+from sharding.backends import identities, lookup_writes, whole_rows
 from sharding.backends.database_errors import unavailable
 from sharding.backends.failures import was_not_reached
 from sharding.errors import GlobalJoin, ShardKeyMissing
@@ -44,6 +44,10 @@ def owned_class(native: Any) -> type[Any]:
         def as_sql(self, *args: Any, **kwargs: Any) -> Any:
             with _sharded_statement(self.connection):
                 return super().as_sql(*args, **kwargs)
+
+        def get_select(self, with_col_aliases: bool = False) -> Any:
+            make = super().get_select
+            return make(True) if with_col_aliases else whole_rows.select(self, make)
 
         def get_from_clause(self) -> Any:
             # Ordering and select_related() make their joins while the query is compiled.
