@@ -151,6 +151,10 @@ def guarded_class(native: Any) -> type[Any]:
     class GuardedCompiler(native):  # type: ignore[misc]
         """Django's compiler for a global model, which refuses joins to sharded tables."""
 
+        def get_select(self, with_col_aliases: bool = False) -> Any:
+            make = super().get_select
+            return make(True) if with_col_aliases else whole_rows.select(self, make)
+
         def get_from_clause(self) -> Any:
             locality.check_compiled(self.query, self.klass_info, None)
             return super().get_from_clause()
