@@ -44,6 +44,27 @@ OF_MOVERS = [
         (f"{BROKEN}::test_notes_are_read_behind_the_barrier",),
     ),
     Mutation(
+        "rows that have a note count as missing",
+        "sharding/rebalance/comparing.py",
+        '        others = SQL("NOT {}").format(s.among(self.table, self._logged()))\n',
+        '        others = SQL("NOT {}").format(s.among(self.table, ()))\n',
+        ("tests/rebalance/test_verifying.py::test_rows_of_large_tables_are_counted_while_others_write",),
+    ),
+    Mutation(
+        "rows of large tables are not counted",
+        "sharding/rebalance/comparing.py",
+        "        return self.sent == self.arrived\n",
+        "        return True\n",
+        ("tests/rebalance/test_verifying.py::test_a_number_of_rows_that_the_log_does_not_explain_is_found",),
+    ),
+    Mutation(
+        "rows of large tables are counted while nobody can write them",
+        ACTIONS,
+        "        attempt.large = large_tables(reports[attempt.move.bucket])\n",
+        "",
+        (f"{ROUNDS}::test_rows_of_large_tables_are_not_counted_while_they_are_closed",),
+    ),
+    Mutation(
         "notes are deleted up to the highest number that was seen",
         "sharding/rebalance/capturing.py",
         "WHERE seq = ANY(%s::bigint[])\n",

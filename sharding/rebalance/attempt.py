@@ -37,6 +37,8 @@ class Attempt:
     begun_in: Phase = field(init=False)
     #: Keys of the rows that were written since this attempt has compared all of them, by table; None before it has.
     written: dict[str, set[str]] | None = None
+    #: The tables whose rows were too many then to be counted while nobody can write them.
+    large: frozenset[str] = frozenset()
     #: When the source was closed, by this process's clock.
     closed: float | None = None
     #: Seconds for which it was, once the bucket is open on the other side.

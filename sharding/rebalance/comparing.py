@@ -20,6 +20,7 @@ from sharding.rebalance.tables import Table
 #: Rows of a range, and those that are compared singly at once.
 RANGE = 20_000
 SINGLY = 500
+NUMBERS = SQL("count(*), 0::numeric").format()
 
 
 def nothing() -> None:
@@ -47,6 +48,16 @@ class Comparison:
             if self._differ(where):
                 self._compare_rows(self._hashes(self.source, where), self._hashes(self.target, where))
 
+    def compare_numbers(self, pause: Callable[[], None] = nothing) -> bool:
+        """Return whether both sides have equally many rows beside those that the log names."""
+        others = SQL("NOT {}").format(s.among(self.table, self._logged()))
+        self.sent = self.arrived = (0, Decimal(0))
+        for limits in self._ranges():
+            pause()
+            where = (s.in_bucket(self.facts.bucket), s.in_range(self.table, limits), others)
+            self._differ(s.AND.join(where), NUMBERS)
+        return self.sent == self.arrived
+
     def compare_keys(self, keys: Collection[str]) -> None:
         """Compare the rows with some keys; the numbers of all are known."""
         numbers = self.sent[0]
@@ -66,8 +77,9 @@ class Comparison:
             len(self.pending),
         )
 
-    def _differ(self, where: Composed) -> bool:
-        query = SQL("SELECT {} FROM {} WHERE {}").format(s.digest_of(self.table), s.table_name(self.table), where)
+    def _differ(self, where: Composed, what: Composed | None = None) -> bool:
+        what = what or s.digest_of(self.table)
+        query = SQL("SELECT {} FROM {} WHERE {}").format(what, s.table_name(self.table), where)
         with ThreadPoolExecutor(1) as at_once:
             other = at_once.submit(_totals, self.target, query)
             sent = _totals(self.source, query)
@@ -105,7 +117,7 @@ class Comparison:
 
     def _compare_singly(self, keys: list[str]) -> None:
         """Ask both sides for rows by their keys: servers may sort text differently, and put a row into other ranges."""
-        known = self._logged(keys)
+        known = self._logged_of(keys)
         sent, arrived = self._values(self.source, keys), self._values(self.target, keys)
         for key in keys:
             ours, theirs = sent.get(key), arrived.get(key)
@@ -136,13 +148,16 @@ class Comparison:
         )
         return dict(cursor.fetchall())
 
-    def _logged(self, keys: list[str]) -> set[str]:
-        """Return those of the keys that the log names, in whichever way it writes them."""
+    def _logged(self) -> set[str]:
         self.source.execute(
             SQL("SELECT key::text FROM sharding_dirty WHERE bucket = %s AND table_name = %s"),
             [self.facts.bucket, self.table.name],
         )
-        logged = {key for (key,) in self.source}
+        return {key for (key,) in self.source}
+
+    def _logged_of(self, keys: list[str]) -> set[str]:
+        """Return those of the keys that the log names, in whichever way it writes them."""
+        logged = self._logged()
         if not logged:
             return set()
         self.source.execute(

@@ -4,7 +4,7 @@ Compare many tables, of one bucket or several, in one statement on each side: mo
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from decimal import Decimal
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 from psycopg.sql import SQL, Composed, Literal
 
 from sharding.rebalance import statements as s
+from sharding.rebalance.comparing import NUMBERS
 from sharding.rebalance.facts import MoveFacts
 from sharding.rebalance.refreshing import Keys
 from sharding.rebalance.sessions import Cursor
@@ -44,7 +45,7 @@ def digests(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection
 
 def counts(source: Cursor, target: Cursor, facts: MoveFacts, tables: Collection[Table]) -> dict[str, list[Totals]]:
     """Return the numbers of rows on both sides, by name, with 0 for the digests."""
-    return _both(source, target, facts, tables, {table.name: SQL("count(*), 0::numeric").format() for table in tables})
+    return _both(source, target, facts, tables, {table.name: NUMBERS for table in tables})
 
 
 def totals_alike(source: Cursor, target: Cursor, several: Sequence[MoveFacts]) -> dict[int, dict[str, Totals]]:
@@ -65,14 +66,21 @@ def totals_alike(source: Cursor, target: Cursor, several: Sequence[MoveFacts]) -
     return found
 
 
-def alike(source: Cursor, target: Cursor, several: Sequence[tuple[MoveFacts, Keys]]) -> set[int]:
-    """Return those of several buckets of which the numbers of all rows are alike, and the rows with some keys."""
-    buckets = [facts.bucket for facts, _ in several]
+def alike(
+    source: Cursor, target: Cursor, several: Sequence[tuple[MoveFacts, Keys]], known: Mapping[int, Collection[str]]
+) -> set[int]:
+    """
+    Return those of several buckets of which the numbers of all rows are alike, and the rows with some keys.
+
+    Args:
+        known: the tables, by bucket, whose numbers need not be compared.
+    """
     questions = [
-        SQL("SELECT {}, bucket, count(*), 0::numeric FROM {} WHERE {} GROUP BY bucket").format(
-            Literal(table.name), s.table_name(table), s.in_buckets(buckets)
+        SQL("SELECT {}, bucket, {} FROM {} WHERE {} GROUP BY bucket").format(
+            Literal(table.name), NUMBERS, s.table_name(table), s.in_buckets(buckets)
         )
         for table in several[0][0].tables
+        if (buckets := [facts.bucket for facts, _ in several if table.name not in known.get(facts.bucket, ())])
     ]
     questions += [
         SQL("SELECT {}, {}, {} FROM {} WHERE {} AND {}").format(
@@ -87,8 +95,8 @@ def alike(source: Cursor, target: Cursor, several: Sequence[tuple[MoveFacts, Key
         for name, written in dict(keys).items()
         if written
     ]
-    sent, arrived = _asked_both(source, target, questions)
-    return {*buckets} - {bucket for _, bucket, *_ in {*sent} ^ {*arrived}}
+    sent, arrived = _asked_both(source, target, questions) if questions else ([], [])
+    return {facts.bucket for facts, _ in several} - {bucket for _, bucket, *_ in {*sent} ^ {*arrived}}
 
 
 def _both(

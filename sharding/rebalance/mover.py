@@ -30,11 +30,11 @@ from sharding.rebalance import (
     failing,
     fences,
     undecided_actions,
+    upkeep,
 )
 from sharding.rebalance.attempt import CLOSED, Attempt, Attempts, Round, moves_of
 from sharding.rebalance.choosing import at_once, choose
 from sharding.rebalance.options import Options
-from sharding.rebalance.purging import vacuum
 from sharding.rebalance.sessions import Session, Sessions, open_session
 from sharding.rebalance.steps import Claim, Side, Step
 from sharding.rebalance.stored_moves import Interrupted, StoredMove
@@ -205,7 +205,7 @@ class Mover:
         for alias in sorted(self._purged):
             session = self._sessions.get(alias)
             if session is not None and not session.connection.closed:
-                vacuum(session, self._tables[alias])
+                upkeep.vacuum(session, [table.name for table in self._tables[alias]])
 
     def _close(self) -> None:
         with suppress(psycopg.Error):

@@ -12,6 +12,9 @@ from sharding.rebalance.facts import MoveFacts
 from sharding.rebalance.sessions import Cursor
 from sharding.rebalance.tables import Table
 
+#: Rows of a table whose arrival makes its statistics useless.
+MANY = 20_000
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:
@@ -36,6 +39,15 @@ def read(cursor: Cursor, facts: MoveFacts) -> dict[str, Progress]:
     )
     found = {name: Progress(*rest) for name, *rest in cursor.fetchall()}
     return {table.name: found.get(table.name, Progress()) for table in facts.tables}
+
+
+def large_tables(cursor: Cursor, buckets: Collection[int]) -> list[str]:
+    """Return the tables of which many rows of some buckets have been copied."""
+    cursor.execute(
+        "SELECT table_name FROM sharding_progress WHERE bucket = ANY(%s) GROUP BY table_name HAVING sum(rows) > %s",
+        [[*buckets], MANY],
+    )
+    return [name for (name,) in cursor]
 
 
 def write_all(cursor: Cursor, facts: MoveFacts, grown: Mapping[Table, Progress]) -> None:

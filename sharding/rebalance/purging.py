@@ -4,11 +4,10 @@ Take the rows of buckets away from a shard: what an earlier attempt has left, or
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
-import psycopg
 from psycopg.sql import SQL, Composed, Literal
 
 from sharding.bucket_states import BucketState
@@ -124,15 +123,3 @@ class Purge:
     @property
     def _tables(self) -> tuple[Table, ...]:
         return self.facts[0].tables
-
-
-def vacuum(session: Session, tables: Iterable[Table]) -> list[str]:
-    """Give back the space of what was deleted, and return the tables where the role may not."""
-    refused = []
-    for table in tables:
-        try:
-            # Where somebody else is at it, or the table is locked, there is nothing to wait for.
-            session.connection.execute(SQL("VACUUM (SKIP_LOCKED) {}").format(s.table_name(table)))
-        except (psycopg.errors.InsufficientPrivilege, psycopg.errors.QueryCanceled):
-            refused.append(table.name)
-    return refused

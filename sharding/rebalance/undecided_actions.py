@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import replace
 
 from sharding.bucket_states import BucketState
-from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle
+from sharding.rebalance import late_notes, progress, sequences, standbys, stored_moves, tables, throttle, upkeep
 from sharding.rebalance import undecided_steps as steps
 from sharding.rebalance.attempt import Attempt, Attempts, Round, buckets_of, facts_of, moves_of
 from sharding.rebalance.copying import Pace
@@ -21,7 +21,7 @@ from sharding.rebalance.progress import Progress
 from sharding.rebalance.purging import Purge
 from sharding.rebalance.sessions import Cursor, transaction
 from sharding.rebalance.steps import Step
-from sharding.rebalance.verifying import verify_all, verify_rest
+from sharding.rebalance.verifying import large_tables, verify_all, verify_numbers, verify_rest
 
 #: Notes that may be left when the source is closed; they are taken over then.
 FEW = 200
@@ -59,6 +59,8 @@ def copy(work: Round, attempts: Attempts, step: Step) -> None:
     """One bucket after the other; what is copied of those that are through stays, whatever becomes of the next."""
     for attempt in attempts:
         _copy(work, attempt)
+    target = work.sessions.target
+    upkeep.analyze(target, progress.large_tables(target.connection.cursor(), buckets_of(attempts)))
     # How many rows those were.
     work.give_signs()
     work.record(attempts, step)
@@ -75,11 +77,7 @@ def reopen(work: Round, attempts: Attempts, step: Step) -> None:
 
 
 def catch_up(work: Round, attempts: Attempts, step: Step) -> None:
-    begun = time.monotonic()
-    while True:
-        work.look_up()
-        if _take_over(work, attempts) <= FEW or time.monotonic() - begun > LONGEST:
-            break
+    _catch_up(work, attempts)
     sequences.carry_over(work)
     work.give_signs()
     work.record(attempts, step)
@@ -89,15 +87,18 @@ def compare(work: Round, attempts: Attempts, step: Step) -> None:
     reports = verify_all(work.sessions, facts_of(attempts), pause=work.look_up)
     for attempt in attempts:
         attempt.written = {}
+        attempt.large = large_tables(reports[attempt.move.bucket])
     stored_moves.set_reports(work.control, [(attempt.move, reports[attempt.move.bucket]) for attempt in attempts])
     work.record(attempts, step)
 
 
 def fence(work: Round, attempts: Attempts, step: Step) -> None:
     # What has been written since the comparison goes over first, so that little is left while nobody can write.
-    begun = time.monotonic()
-    while _take_over(work, attempts) > FEW and time.monotonic() - begun < LONGEST:
-        work.look_up()
+    _catch_up(work, attempts)
+    for attempt in attempts:
+        if attempt.large:
+            verify_numbers(work.sessions, attempt.facts, attempt.large, pause=work.look_up)
+            _catch_up(work, attempts)
 
     def act(cursor: Cursor) -> None:
         # Not while others write, for whom the barrier waits, and gives way, several times perhaps.
@@ -131,7 +132,8 @@ def decide(work: Round, attempts: Attempts, step: Step) -> None:
         if _takes_too_long(work, attempts):
             unfence(work, attempts, steps.Unfence())
             return
-    verify_rest(work.sessions, [(attempt.facts, attempt.written or {}) for attempt in attempts])
+    rest = [(attempt.facts, attempt.written or {}) for attempt in attempts]
+    verify_rest(work.sessions, rest, {attempt.move.bucket: attempt.large for attempt in attempts})
     sequences.carry_over(work)
     while not standbys.have(work.sessions.source, lsn):
         if _takes_too_long(work, attempts):
@@ -182,6 +184,14 @@ def _copy(work: Round, attempt: Attempt) -> None:
         if copied.table is None:
             return
         throttle.rest(work, copied.seconds)
+
+
+def _catch_up(work: Round, attempts: Attempts) -> None:
+    """Take notes over until few are left."""
+    begun = time.monotonic()
+    work.look_up()
+    while _take_over(work, attempts) > FEW and time.monotonic() - begun < LONGEST:
+        work.look_up()
 
 
 def _take_over(work: Round, attempts: Attempts) -> int:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
+from types import MappingProxyType
 
 from sharding.bucket_states import BucketState
 from sharding.errors import VerificationFailed
@@ -114,16 +115,46 @@ def _alike_at_a_glance(sessions: Sessions, several: Sequence[MoveFacts]) -> dict
     }
 
 
-def verify_rest(sessions: Sessions, rest: Sequence[tuple[MoveFacts, Keys]]) -> None:
+def large_tables(report: Report) -> frozenset[str]:
+    """Return the tables whose rows are too many to be counted while nobody can write them."""
+    return frozenset(table.name for table in report.tables if table.source_rows > RANGE)
+
+
+def verify_numbers(
+    sessions: Sessions, facts: MoveFacts, tables: Collection[str], *, pause: Callable[[], None] = nothing
+) -> None:
+    """
+    Compare how many rows some tables have beside those that the log names, while the application writes.
+
+    Raises:
+        VerificationFailed: as verify().
+        Superseded: another attempt has taken over.
+    """
+    for name in tables:
+        with _snapshots(sessions, [facts.bucket], facts.generation) as (source, target):
+            alike = Comparison(source, target, facts, facts.table(name)).compare_numbers(pause)
+        if not alike:
+            # Row by row, to say what is not alike.
+            verify(sessions, facts, pause=pause)
+
+
+def verify_rest(
+    sessions: Sessions,
+    rest: Sequence[tuple[MoveFacts, Keys]],
+    known: Mapping[int, Collection[str]] = MappingProxyType({}),
+) -> None:
     """
     Compare the rows with some keys of each of several buckets, and the numbers of all: the others have been compared.
+
+    Args:
+        known: the tables, by bucket, whose numbers have been compared, too.
 
     Raises:
         VerificationFailed: as verify(), about one of the buckets.
         Superseded: another attempt has taken over.
     """
     with _snapshots(sessions, [facts.bucket for facts, _ in rest], rest[0][0].generation) as (source, target):
-        alike = glance.alike(source, target, rest) - with_orphans(target, rest)
+        alike = glance.alike(source, target, rest, known) - with_orphans(target, rest)
     for facts, keys in rest:
         if facts.bucket not in alike:
             # Row by row, to say what is not alike.

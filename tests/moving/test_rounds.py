@@ -16,6 +16,7 @@ import pytest
 from sharding import cluster_map
 from sharding.fence import barrier
 from sharding.models import Attempt, Move
+from sharding.rebalance import progress, verifying
 from sharding.rebalance.phases import Phase, Wanted
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.moving.applications import session
@@ -204,6 +205,39 @@ def test_rows_that_were_written_meanwhile_are_compared_while_they_are_closed(sce
     assert [scene.move.phase for scene in scenes] == ["done", "aborted", "done"]
     for scene, alias in zip(scenes, ("shard_b", "shard_a", "shard_b"), strict=True):
         assert Order.objects.using(alias).filter(tenant_id=scene.tenant, total=7).count() == 1
+
+
+def test_rows_of_large_tables_are_not_counted_while_they_are_closed(scenes, monkeypatch):
+    """But right before, so that the time for which they are closed does not depend on how many rows there are."""
+    counted = {"Fence": set(), "Decide": set()}
+
+    def note(statement: Statement) -> None:
+        if statement.within in counted and re.search(r"count\(\*\).*FROM \"shop", statement.text):
+            counted[statement.within] |= {*re.findall(r'FROM "(shop_\w+)" WHERE "bucket" =', statement.text)}
+
+    before = rows_of(scenes)
+    monkeypatch.setattr(verifying, "RANGE", 3)
+    with watched(note):
+        finish_all(scenes)
+    assert_moved(scenes, before)
+    large = {"shop_order", "shop_line", "shop_ordertag"}
+    assert counted["Fence"] == large
+    assert counted["Decide"] >= {"shop_customer", "shop_tag"}
+    assert not counted["Decide"] & large
+
+
+@pytest.mark.parametrize(("many", "tables"), [(20_000, set()), (3, {"shop_order", "shop_line", "shop_ordertag"})])
+def test_the_planner_knows_of_many_rows_before_the_first_query_comes(scenes, monkeypatch, many, tables):
+    made = []
+
+    def note(statement: Statement) -> None:
+        if statement.text.startswith("ANALYZE"):
+            made.append((statement.within, statement.alias, statement.text))
+
+    monkeypatch.setattr(progress, "MANY", many)
+    with watched(note):
+        finish_all(scenes)
+    assert sorted(made) == [("Copy", "shard_b", f'ANALYZE (SKIP_LOCKED) "{name}"') for name in sorted(tables)]
 
 
 #: Where the others are when one of them has let a step fail.

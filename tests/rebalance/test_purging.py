@@ -9,7 +9,7 @@ import pytest
 from sharding.bucket_states import BucketState
 from sharding.errors import Superseded
 from sharding.rebalance.copying import Pace, copy_all
-from sharding.rebalance.purging import Purge, vacuum
+from sharding.rebalance.purging import Purge
 from tests.layouts import CLUSTER
 from tests.rebalance.rows import TYPES, family, tree
 from tests.rebalance.worlds import OTHER_BUCKET, TABLES, fence, rows
@@ -47,7 +47,3 @@ def test_rows_that_are_in_use_are_not_deleted(world):
     with pytest.raises(Superseded, match="in the hands of attempt 12, and no longer of attempt 11"):
         Purge(world.sessions.source, [world.facts]).run()
     assert len(rows(world.application, "rows_parent")) == 3
-
-
-def test_space_is_given_back(world):
-    assert vacuum(world.sessions.target, world.facts.tables) == []

@@ -13,7 +13,7 @@ from sharding.errors import VerificationFailed
 from sharding.rebalance import comparing, verifying
 from sharding.rebalance.capturing import drain
 from sharding.rebalance.copying import Pace, copy_all
-from sharding.rebalance.verifying import verify, verify_all, verify_rest
+from sharding.rebalance.verifying import large_tables, verify, verify_all, verify_numbers, verify_rest
 from tests.layouts import CLUSTER
 from tests.rebalance.rows import TYPES, family, instants, tree
 
@@ -117,6 +117,48 @@ def test_numbers_of_rows_are_compared_even_if_no_row_is(copied):
     with pytest.raises(VerificationFailed) as caught:
         verify_rest(copied.sessions, [(copied.facts, {})])
     assert [each.key for each in caught.value.report.differences] == ["[99]"]
+
+
+@pytest.fixture
+def large(copied, monkeypatch):
+    """Let all tables but one have too many rows to be counted under the fence; return their names."""
+    for module in (comparing, verifying):
+        monkeypatch.setattr(module, "RANGE", 3)
+    names = large_tables(verify(copied.sessions, copied.facts))
+    assert names == {"rows_parent", "rows_child", "rows_grandchild", "rows_tree", "rows_types"}
+    return names
+
+
+def test_rows_of_large_tables_are_counted_while_others_write(copied, large, monkeypatch):
+    """And are not compared one by one for that."""
+    monkeypatch.setattr(verifying, "verify", pytest.fail)
+    copied.write("INSERT INTO rows_tree VALUES (99, 7)")
+    copied.write("DELETE FROM rows_grandchild WHERE id = 5")
+    copied.write("UPDATE rows_child SET text = 'y' WHERE number = 3")
+    copied.write("UPDATE rows_types SET id = 'every' WHERE id = 'all'")
+    verify_numbers(copied.sessions, copied.facts, large)
+
+
+@pytest.mark.parametrize(
+    ("statement", "key"),
+    [("INSERT INTO rows_tree VALUES (99, 7)", "[99]"), ("DELETE FROM rows_grandchild WHERE id = 5", "[5]")],
+)
+def test_a_number_of_rows_that_the_log_does_not_explain_is_found(copied, large, statement, key):
+    copied.write("INSERT INTO rows_tree VALUES (98, 7)")
+    copied.write("DELETE FROM rows_grandchild WHERE id = 6")
+    copied.at_target(statement)
+    with pytest.raises(VerificationFailed) as caught:
+        verify_numbers(copied.sessions, copied.facts, large)
+    assert [each.key for each in caught.value.report.differences] == [key]
+
+
+def test_what_was_counted_before_is_not_counted_again(copied, large):
+    bucket = copied.facts.bucket
+    copied.at_target("INSERT INTO rows_tree VALUES (99, 7)")
+    verify_rest(copied.sessions, [(copied.facts, {})], {bucket: large})
+    verify_rest(copied.sessions, [(copied.facts, {})], {bucket: {table.name for table in copied.facts.tables}})
+    with pytest.raises(VerificationFailed):
+        verify_rest(copied.sessions, [(copied.facts, {})], {bucket: large - {"rows_tree"}})
 
 
 def test_time_zones_of_roles_are_no_difference(copied):
