@@ -188,6 +188,12 @@ class ShardNotMigrated(ShardingError):
     columns: Sequence[str]
 
 
+class FenceMissing(ShardingError):
+    """Databases belong to the cluster, and have no triggers yet that guard their buckets."""
+
+    aliases: Sequence[str]
+
+
 class UnknownShard(ShardingError):
     """An alias that is no shard of this cluster."""
 

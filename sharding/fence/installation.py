@@ -39,6 +39,14 @@ class Lack:
         return self.functions or bool(self.statements)
 
 
+#: Seconds for which writers may have to wait behind the one who waits.
+LOCK_TIMEOUT: Final = 2.0
+_GIVE_WAY: Final = (
+    f"SELECT set_config('lock_timeout', '{round(LOCK_TIMEOUT * 1000)}ms', true) "
+    "WHERE current_setting('lock_timeout') = '0'"
+)
+
+
 def is_possible(connection: Any) -> bool:
     """Return whether a database is of the kind that has fences, and migrated so far."""
     return connection.vendor == "postgresql" and _schema(connection) is not None
@@ -55,9 +63,14 @@ def install(connection: Any) -> tuple[str, ...]:
     """
     Install, or bring up to date, in one transaction; return the tables whose triggers were changed.
 
-    A table whose triggers are made waits for its writers, and new ones wait for it: give the session a lock_timeout.
+    A table whose triggers are made waits for its writers, and new ones wait for it: for LOCK_TIMEOUT seconds, unless
+    the session has a lock_timeout.
+
+    Raises:
+        OperationalError: writers have held a table for longer.
     """
     with transaction.atomic(using=connection.alias), connection.sharded_statements():
+        _execute(connection, _GIVE_WAY)
         # Two at a time would replace one function at the same time, which PostgreSQL refuses.
         _execute(connection, "SELECT pg_advisory_xact_lock(hashtextextended('sharding fence', 0))")
         lack = inspect(connection)

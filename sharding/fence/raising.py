@@ -4,13 +4,41 @@ Raise the fence of a database of the cluster: write what the bucket map gives to
 
 from __future__ import annotations
 
+import random
+from collections.abc import Callable
 from typing import Any
 
-from django.db import connections
+from django.db import OperationalError, connections
 
 from sharding import cluster_map, conf
 from sharding.control import ShardIdentity
+from sharding.direct_connection import is_locked_out
 from sharding.fence import installation, states
+
+RETRIES = 5
+#: Seconds before the first one; each further one waits twice as long, up to LONGEST_DELAY.
+FIRST_DELAY = 1.0
+LONGEST_DELAY = 30.0
+
+
+def raise_patiently(alias: str, pause: Callable[[float], None], retries: int = RETRIES) -> tuple[str, ...]:
+    """
+    Raise the fence of a database, again while writers hold the locks that it needs; return what raise_around() does.
+
+    Args:
+        pause: waits for some seconds, or raises to stop.
+
+    Raises:
+        OperationalError: after all retries there was somebody who did not let go.
+    """
+    for turn in range(retries):
+        try:
+            return raise_around(alias)
+        except OperationalError as error:
+            if not is_locked_out(error):
+                raise
+        pause(min(FIRST_DELAY * 2**turn, LONGEST_DELAY) * random.uniform(0.8, 1.2))
+    return raise_around(alias)
 
 
 def raise_around(alias: str) -> tuple[str, ...]:

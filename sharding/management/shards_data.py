@@ -10,7 +10,8 @@ from sharding.bucket_map import Imbalance
 from sharding.operations.audit import Finding
 from sharding.operations.audit_report import EXAMPLES, Report
 from sharding.operations.explanation import Explanation
-from sharding.operations.first_map import Completed, FirstMap
+from sharding.operations.first_map import FirstMap
+from sharding.operations.later_shards import Completed
 from sharding.operations.reference_audit import examples
 from sharding.operations.servers import Server
 from sharding.operations.status import Status

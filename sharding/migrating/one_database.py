@@ -92,18 +92,13 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
 
 def _raise_fence(connection: Any, patience: Patience, reporter: Reporter) -> None:
     """Put the fence around what the migrations have left, again while writers hold the locks that it needs."""
-    delay = FIRST_DELAY
-    for left in range(patience.retries, -1, -1):
-        try:
-            for table in raising.raise_around(connection.alias):
-                reporter.say(connection.alias, f"fenced {table}")
-            return
-        except OperationalError as error:
-            if not left or not is_locked_out(error):
-                raise
-        reporter.say(connection.alias, f"the fence waits for locks that others hold; again in {delay:.0f} s")
-        patience.pause(min(delay, LONGEST_DELAY) * random.uniform(0.8, 1.2))
-        delay *= 2
+
+    def pause(seconds: float) -> None:
+        reporter.say(connection.alias, f"the fence waits for locks that others hold; again in {seconds:.0f} s")
+        patience.pause(seconds)
+
+    for table in raising.raise_patiently(connection.alias, pause, patience.retries):
+        reporter.say(connection.alias, f"fenced {table}")
 
 
 @contextmanager

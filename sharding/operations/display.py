@@ -15,7 +15,8 @@ from rich.table import Table
 from sharding.operations.audit import MEANING, Finding, Kind
 from sharding.operations.audit_report import Report
 from sharding.operations.explanation import Explanation
-from sharding.operations.first_map import Completed, FirstMap
+from sharding.operations.first_map import FirstMap
+from sharding.operations.later_shards import Completed
 from sharding.operations.reference_audit import examples
 from sharding.operations.status import DatabaseStatus, Status
 

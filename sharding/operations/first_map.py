@@ -1,23 +1,21 @@
 """
 The first bucket map of a cluster: proposed, compared with the rows that are there already, and written.
-
-Run again, it leaves the map alone and makes shards known that were declared since.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 
 from django.db import DEFAULT_DB_ALIAS, Error, connections, transaction
 
-from sharding import cluster_map, conf, initialisation, placement, reference_models, reference_sync, stored_cluster
+from sharding import conf, initialisation, placement, stored_cluster
 from sharding.bucket_map import BucketMap, Imbalance
-from sharding.errors import MapConflict, MapOutdated, ShardsUnavailable, UnknownShard
-from sharding.fence import raising
+from sharding.errors import MapConflict, ShardsUnavailable, UnknownShard
 from sharding.operations import misplacement, places
 from sharding.operations.adoption import modulo_owners
+from sharding.operations.equipment import equip
 
 #: Key of the advisory lock by which two aliases of one database betray themselves.
 LOCK = 0x5AAD
@@ -51,16 +49,6 @@ class FirstMap:
         """How many buckets each database would own; declared shards that own none are in it."""
         found = BucketMap(0, self.owners).counts()
         return {alias: found.get(alias, 0) for alias in places.databases() if alias in found or alias != "default"}
-
-
-@dataclass(frozen=True, slots=True)
-class Completed:
-    """What running it again has made known; the bucket map is as it was."""
-
-    numbered: tuple[str, ...]
-    identified: tuple[str, ...]
-    #: Shards that were given the rows of reference models.
-    copied: tuple[str, ...] = ()
 
 
 def proposed(wish: Wish) -> FirstMap:
@@ -171,55 +159,15 @@ def refuse_misplaced(first: FirstMap) -> list[str]:
 
 
 def write(first: FirstMap) -> None:
-    """Store the map as epoch 1, number the shards, and give every database its identity and the reference rows."""
-    initialisation.initialise(first.owners)
-    initialisation.identify_all()
-    for alias in places.databases():
-        raising.raise_around(alias)
-    _copy_reference_rows(conf.current().shards)
-
-
-def complete() -> Completed:
     """
-    Number and identify the shards that were declared since the cluster was initialised, and give the rows of reference
-    models to those that lack them.
+    Store the map as epoch 1, number the shards, and give every database its identity and the reference rows.
 
     Raises:
-        MapConflict: nothing is missing; or a database is another shard than its alias says.
-        MapOutdated: a shard has seen a newer map than the control database holds.
+        FenceMissing: as equip().
     """
-    cluster_map.refresh()
-    stored = stored_cluster.cluster()
-    if stored is None:
-        raise MapConflict("The cluster vanished from the control database while it was read. Run the command again.")
-    numbered = tuple(alias for alias in places.databases() if alias not in stored.numbers)
-    silent = []
-    for alias in places.databases():
-        found = stored_cluster.identity(alias)
-        if found is None:
-            silent.append(alias)
-            continue
-        message = stored_cluster.contradiction(alias, found, stored)
-        if message is not None and found.cluster == stored.uuid and found.shard == alias:
-            raise MapOutdated(f"{message} Restore the newest map of the control database.", alias=alias)
-        if message is not None:
-            raise MapConflict(f"{message} Correct the URL of {alias!r}.")
-    behind = tuple(reference_sync.shards_behind())
-    if not numbered and not silent and not behind:
-        raise MapConflict("This cluster is initialised already. Buckets move with `manage.py rebalance`.")
-    initialisation.number_shards()
-    for alias in silent:
-        initialisation.identify(alias)
-        raising.raise_around(alias)
-    _copy_reference_rows(behind)
-    cluster_map.refresh()
-    return Completed(numbered, tuple(silent), behind)
-
-
-def _copy_reference_rows(aliases: Sequence[str]) -> None:
-    if reference_models.tables():
-        for alias in aliases:
-            reference_sync.bring_up_to_date(alias)
+    initialisation.initialise(first.owners)
+    initialisation.identify_all()
+    equip(places.databases(), conf.current().shards)
 
 
 def _require_known(alias: str) -> None:

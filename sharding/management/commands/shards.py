@@ -22,7 +22,7 @@ from sharding.management.shards_arguments import condition, once, pin, weight
 from sharding.management.shards_data import audit_data, completed_data, explanation_data, first_map_data, status_data
 from sharding.management.subcommands import SUBCOMMANDS
 from sharding.migrating.reporting import console_on
-from sharding.operations import display, first_map
+from sharding.operations import display, first_map, later_shards
 from sharding.operations.audit import Step
 from sharding.operations.audit_report import audit_all, expected_rows
 from sharding.operations.explanation import explanation_of
@@ -148,7 +148,7 @@ class Command(BaseCommand):
         if wish or options["dry_run"]:
             cluster_map.refresh()
             raise CommandError("This cluster is initialised already. Buckets move with `manage.py rebalance`.")
-        done = first_map.complete()
+        done = later_shards.complete()
         if options["json"]:
             self._print_json(completed_data(done))
         else:
