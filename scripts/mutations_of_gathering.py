@@ -144,7 +144,7 @@ MUTATIONS = [
     ),
     Mutation(
         "moves that are under way make nobody careful",
-        "sharding/cluster_map.py",
+        "sharding/map_reading.py",
         "    is_quiet = not live_moves.exist()\n",
         "    is_quiet = True\n",
         ("tests/test_hidden_rows.py",),

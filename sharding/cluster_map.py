@@ -13,7 +13,7 @@ import os
 import threading
 import time
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any
 from uuid import UUID
 
@@ -21,32 +21,16 @@ from django.core.signals import setting_changed
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 from django.utils.connection import ConnectionDoesNotExist
 
-from sharding import conf, isolation, live_moves, reference_models
+from sharding import map_reading
 from sharding.bucket_map import BucketMap
 from sharding.bucket_states import shown_by
-from sharding.errors import MapConflict, MapMissing, UnknownShard
+from sharding.errors import UnknownShard
+from sharding.map_reading import Loaded
 
 logger = logging.getLogger("sharding")
 
 #: Seconds until a control database that did not answer is asked again.
 RETRY = 5.0
-
-
-@dataclass(frozen=True, slots=True)
-class Loaded:
-    """One reading of the control database."""
-
-    map: BucketMap
-    numbers: dict[str, int]
-    until: float
-    #: None for a cluster of one that was never initialised.
-    uuid: UUID | None = None
-    #: {reference table: the shards that hold its rows}
-    copies: Mapping[str, frozenset[str]] = field(default_factory=dict)
-    #: False for a map that was put together from what shards said.
-    whole: bool = True
-    #: Whether no bucket was on its way.
-    is_quiet: bool = False
 
 
 _loaded: Loaded | None = None
@@ -212,79 +196,13 @@ def _refresh_if_possible(loaded: Loaded) -> None:
         _lock.release()
 
 
-def _load() -> Loaded:
-    # The backends import this module, and Django loads them before any model may be imported.
-    from sharding.control import BucketOwner, Cluster, ShardNumber
-
-    settings = conf.current()
-    until = time.monotonic() + settings.map_ttl
-    if not _is_migrated(Cluster._meta.db_table):
-        if settings.shards:
-            raise _missing()
-        return _cluster_of_one()
-    # The epoch is read first: a map that changes in between is then read again after MAP_TTL, never kept for new.
-    cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).first()
-    if cluster is None:
-        if settings.shards:
-            raise _missing()
-        return _cluster_of_one()
-    if (cluster.buckets, cluster.hash) != (settings.buckets, settings.hash):
-        raise MapConflict(
-            f"This cluster was initialised with BUCKETS={cluster.buckets} and HASH={cluster.hash!r}, but SHARDING says "
-            f"BUCKETS={settings.buckets} and HASH={settings.hash!r}. They never change: put the former back."
-        )
-    isolation.learn_default(connections[DEFAULT_DB_ALIAS])
-    numbers = dict(ShardNumber.objects.using(DEFAULT_DB_ALIAS).values_list("shard", "number"))
-    held = stored_copies()
-    is_quiet = not live_moves.exist()
-    if _loaded is not None and _loaded.whole and _loaded.map.epoch == cluster.epoch:
-        return Loaded(_loaded.map, numbers, until, cluster.uuid, held, is_quiet=is_quiet)
-    owners = tuple(BucketOwner.objects.using(DEFAULT_DB_ALIAS).order_by("bucket").values_list("shard", flat=True))
-    if len(owners) != cluster.buckets:
-        raise MapConflict(
-            f"The bucket map holds {len(owners)} of {cluster.buckets} buckets. "
-            f"Restore the table sharding_bucket of the control database from a backup."
-        )
-    return Loaded(BucketMap(cluster.epoch, owners), numbers, until, cluster.uuid, held, is_quiet=is_quiet)
-
-
 def stored_copies() -> dict[str, frozenset[str]]:
     """Ask the control database which shards hold each reference table; nothing is asked in a project without any."""
-    from sharding.control import ReferenceCopies
-
-    if not reference_models.tables():
-        return {}
-    if not (_loaded and _loaded.copies) and not _has_table(ReferenceCopies._meta.db_table):
-        return {}
-    rows = ReferenceCopies.objects.using(DEFAULT_DB_ALIAS).values_list("table_name", "shards")
-    return {table: frozenset(json.loads(shards)) for table, shards in rows}
+    return map_reading.stored_copies(_loaded)
 
 
-def _is_migrated(table: str) -> bool:
-    # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
-    if _loaded is not None and _loaded.map.epoch > 0:
-        return True
-    return _has_table(table)
-
-
-def _has_table(table: str) -> bool:
-    return table in connections[DEFAULT_DB_ALIAS].introspection.table_names()
-
-
-def _cluster_of_one() -> Loaded:
-    """
-    `default` owns every bucket until somebody initialises the cluster.
-
-    It is never refreshed: other owners take other DATABASES, and so a new process.
-    """
-    return Loaded(BucketMap.whole(DEFAULT_DB_ALIAS, conf.current().buckets), {DEFAULT_DB_ALIAS: 0}, math.inf)
-
-
-def _missing() -> MapMissing:
-    return MapMissing(
-        f"The control database holds no bucket map, but there are shards: "
-        f"{', '.join(conf.current().shards)}. Run `manage.py migrate_all` and then `manage.py shards init`."
-    )
+def _load() -> Loaded:
+    return map_reading.read(_loaded)
 
 
 def _on_setting_changed(*, setting: str, **kwargs: Any) -> None:

@@ -10,10 +10,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from sharding import cluster_map
+from sharding import cluster_map, map_reading
 
 #: The reading of the control database by which a statement was refused.
-_doubted: cluster_map.Loaded | None = None
+_doubted: map_reading.Loaded | None = None
 
 
 def may_exist(door: Any) -> bool:
@@ -42,7 +42,7 @@ def doubt() -> None:
     _doubted = cluster_map.reading()
 
 
-def _can_try(door: Any, reading: cluster_map.Loaded) -> bool:
+def _can_try(door: Any, reading: map_reading.Loaded) -> bool:
     """Return whether a statement that is refused now would leave nothing behind; see sharding.backends.rerouting."""
     if not door.in_atomic_block:
         return True

@@ -14,9 +14,9 @@ from django.test import override_settings
 
 from sharding import cluster_map, shard_of
 from sharding.bucket_map import BucketMap
-from sharding.cluster_map import Loaded
 from sharding.control import BucketOwner, Cluster
 from sharding.errors import MapConflict, MapMissing, UnknownShard
+from sharding.map_reading import Loaded
 from sharding.testing import cluster
 from sharding.testing.statements import statements
 from tests.layouts import CLUSTER

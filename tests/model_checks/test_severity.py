@@ -11,7 +11,7 @@ from django.core.checks import Error, Warning
 from django.db import models
 from django.test import override_settings
 
-from sharding import cluster_checks, cluster_map, model_checks
+from sharding import cluster_checks, cluster_map, map_reading, model_checks
 from sharding.bucket_map import BucketMap
 from sharding.model_checks import MODEL_CHECKS
 from sharding.models import ShardedModel
@@ -74,7 +74,7 @@ def test_errors_as_soon_as_shards_are_declared(found):
 @pytest.mark.parametrize(("owner", "letter"), [("default", "W"), ("shard_a", "E")])
 def test_a_map_that_is_known_says_who_owns(found, monkeypatch, owner, letter):
     everything()
-    known = cluster_map.Loaded(BucketMap.whole(owner, 4096, epoch=1), {}, 0.0)
+    known = map_reading.Loaded(BucketMap.whole(owner, 4096, epoch=1), {}, 0.0)
     monkeypatch.setattr(cluster_map, "_loaded", known)
     assert numbers(found) == [f"sharding.{letter}{number:03}" for number in range(25, 31)]
 

@@ -10,7 +10,7 @@ from django.core.checks import Warning
 from django.db import DEFAULT_DB_ALIAS, connections
 
 from aggregator import fan_out, on_each_shard
-from sharding import cluster_map, reference_copies, reference_sync, routing
+from sharding import cluster_map, map_reading, reference_copies, reference_sync, routing
 from sharding.cluster_checks import check_stored_cluster
 from sharding.control import BucketOwner, ReferenceCopies
 from sharding.errors import ReferenceOutdated, UnknownShard
@@ -115,13 +115,13 @@ def test_once_everything_is_there_nothing_is_asked(rows):
 def test_nothing_of_it_is_asked_in_the_threads_of_a_fan_out(rows, monkeypatch):
     """Their connections would be the threads' own."""
     asked: list[int] = []
-    stored = cluster_map.stored_copies
+    stored = map_reading.stored_copies
 
-    def ask():
+    def ask(before):
         asked.append(threading.get_ident())
-        return stored()
+        return stored(before)
 
-    monkeypatch.setattr(cluster_map, "stored_copies", ask)
+    monkeypatch.setattr(map_reading, "stored_copies", ask)
     cluster_map.forget()
     list(fan_out(Customer.objects).filter(country__code="FI"))
     assert asked == [threading.get_ident()]

@@ -13,7 +13,7 @@ from django.db import OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
 from django.test import Client
 
-from sharding import cluster_map
+from sharding import cluster_map, map_reading
 from sharding.testing.statements import statements
 from tests.blocks import Undone, undone
 from tests.layouts import CLUSTER, SHOP_ONLY
@@ -75,7 +75,7 @@ def test_a_map_that_is_too_old_stays_in_use(
 ) -> None:
     known = cluster_map.refresh()
     assert cluster_map._loaded is not None
-    expired = cluster_map.Loaded(known, cluster_map._loaded.numbers, until=0.0)
+    expired = map_reading.Loaded(known, cluster_map._loaded.numbers, until=0.0)
     monkeypatch.setattr(cluster_map, "_loaded", expired)
     with caplog.at_level(logging.WARNING, "sharding"):
         assert without_control(lambda: Order.objects.filter(tenant_id=rows.a).count()) == 1
