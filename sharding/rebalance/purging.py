@@ -7,6 +7,7 @@ from __future__ import annotations
 from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import groupby
 
 from psycopg.sql import SQL, Composed, Literal
 
@@ -50,19 +51,27 @@ class Purge:
         with self._transaction() as cursor:
             for table in ("sharding_progress", "sharding_dirty"):
                 cursor.execute(SQL("DELETE FROM {} WHERE {}").format(s.name(table), s.in_buckets(self._buckets)))
-        deleted = now = self._empty_some()
-        while now >= self.batch:
-            now = self._empty_some()
-            deleted += now
-        return deleted + self._empty_circles()
+        deleted = 0
+        # What a circle refers to goes after it, and what refers to it before.
+        for cyclic, tables in groupby(reversed(self._tables), lambda table: table.cyclic):
+            empty = self._empty_circles if cyclic else self._empty_all
+            deleted += empty(list(tables))
+        return deleted
 
-    def _empty_some(self) -> int:
+    def _empty_all(self, tables: Sequence[Table]) -> int:
+        deleted = now = self._empty_some(tables)
+        while now >= self.batch:
+            now = self._empty_some(tables)
+            deleted += now
+        return deleted
+
+    def _empty_some(self, tables: Sequence[Table]) -> int:
         """Delete a batch of rows in one transaction, from as many tables as it takes; fewer if none is left."""
         self.pause()
         deleted = 0
         with self._transaction() as cursor:
-            for table in reversed(self._tables):
-                if not table.cyclic and deleted < self.batch:
+            for table in tables:
+                if deleted < self.batch:
                     deleted += self._delete(cursor, table, self.batch - deleted, None)
         return deleted
 
@@ -76,11 +85,8 @@ class Purge:
             if now == 0:
                 return deleted
 
-    def _empty_circles(self) -> int:
+    def _empty_circles(self, circles: Sequence[Table]) -> int:
         """Delete rows to which none refers, again and again; and those that are left, all at once."""
-        circles = [table for table in reversed(self._tables) if table.cyclic]
-        if not circles:
-            return 0
         deleted, now = 0, -1
         while now:
             now = sum(self._empty(table, self._is_referred_to(table)) for table in circles)

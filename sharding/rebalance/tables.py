@@ -136,10 +136,14 @@ def read(session: Session, names: Collection[str]) -> dict[str, Table]:
 
 
 def parents_first(tables: Mapping[str, Table]) -> tuple[Table, ...]:
-    """Return tables in an order in which each comes after those to which it refers; those in a circle as they come."""
+    """
+    Return tables in an order in which each comes after those to which it refers; those in a circle as they come.
+
+    No table comes between those of a circle that is in none itself.
+    """
     reached = {name: _reached(name, tables) for name in tables}
     # What refers to a table reaches that one, and all that it reaches: more, unless they are in one circle.
-    order = sorted(tables, key=lambda name: (len(reached[name] - {name}), name))
+    order = sorted(tables, key=lambda name: (len(reached[name] - {name}), name in reached[name], name))
     return tuple(replace(tables[name], cyclic=name in reached[name]) for name in order)
 
 
