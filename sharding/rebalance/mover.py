@@ -18,7 +18,7 @@ from django.db import DEFAULT_DB_ALIAS
 from sharding.errors import (
     CopyDamaged,
     CopyRefused,
-    RebalanceError,
+    ShardingError,
     Superseded,
     TablesDiffer,
     VerificationFailed,
@@ -110,7 +110,7 @@ class Mover:
             self._steps(work)
         except Interrupted:
             self._open_again(moves, work)
-        except (psycopg.Error, RebalanceError, OSError) as error:
+        except (psycopg.Error, ShardingError, OSError) as error:
             if len(moves) > 1:
                 self._fall_apart(moves, work, error)
             else:
