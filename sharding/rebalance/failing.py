@@ -35,14 +35,18 @@ def retry_later(control: Session, move: StoredMove, error: Exception) -> None:
                    move.bucket, move.source, move.target, pause, error)  # fmt: skip
 
 
-def give_up(control: Session, move: StoredMove, error: RebalanceError) -> None:
-    """Let a move be aborted whose rows cannot go over, and keep the reason; after the decision it only waits."""
+def can_give_up(move: StoredMove) -> bool:
+    """Return whether a move can still be aborted, and is not to be already."""
+    return move.phase in UNDECIDED and move.wanted is not Wanted.ABORT
+
+
+def give_up(control: Session, move: StoredMove, error: Exception) -> None:
+    """Let a move be aborted whose rows cannot go over, and keep the reason."""
     logger.error("The move of bucket %d from %s to %s is given up: %s", move.bucket, move.source, move.target, error)
     control.connection.execute(
-        "UPDATE sharding_move SET error = %s, failures = failures + 1, changed = now(), "
-        "wanted = CASE WHEN phase = ANY(%s) THEN %s ELSE wanted END "
-        "WHERE id = %s AND generation = %s AND phase NOT IN ('done', 'aborted')",
-        [str(error), [str(each) for each in UNDECIDED], str(Wanted.ABORT), move.id, move.generation],
+        "UPDATE sharding_move SET error = %s, failures = failures + 1, changed = now(), wanted = %s "
+        "WHERE id = %s AND generation = %s AND phase = ANY(%s)",
+        [str(error), str(Wanted.ABORT), move.id, move.generation, [str(each) for each in UNDECIDED]],
     )
 
 

@@ -38,7 +38,7 @@ from sharding.rebalance.options import Options
 from sharding.rebalance.sessions import Session, Sessions, open_session
 from sharding.rebalance.steps import Claim, Side, Step
 from sharding.rebalance.stored_moves import Interrupted, StoredMove
-from sharding.rebalance.tables import Table, sharded_tables
+from sharding.rebalance.tables import Table, tables_with_rows
 
 logger = logging.getLogger("sharding")
 
@@ -122,7 +122,7 @@ class Mover:
             return
         self._open_again([move], work)
         known = work.attempts[0].move if work is not None else move
-        if isinstance(error, HOPELESS):
+        if isinstance(error, HOPELESS) and failing.can_give_up(known):
             failing.give_up(self._need_control(), known, error)
         else:
             self._forget_sessions(error)
@@ -156,7 +156,7 @@ class Mover:
         sessions = Sessions(self._session(moves, source), self._session(moves, target))
         if source not in self._tables:
             # They stay as they are: no migration begins while movers are at work.
-            self._tables[source] = sharded_tables(sessions.source)
+            self._tables[source] = tables_with_rows(sessions.source)
         attempts = [Attempt(move, self._tables[source]) for move in moves]
         return Round(control, sessions, self.options, attempts)
 
