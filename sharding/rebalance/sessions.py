@@ -36,7 +36,13 @@ PINNED = {
     "standard_conforming_strings": "on",
     # A fence that a standby lacks would be open again once it takes over.
     "synchronous_commit": "on",
+    # Whoever waits for a lock is to read what was committed meanwhile.
+    "default_transaction_isolation": "read committed",
+    # One session waits while another one works.
+    "idle_session_timeout": "0",
 }
+#: By the version of the server from which on there is such a setting: a large table is compared in one transaction.
+PINNED_SINCE = {170000: {"transaction_timeout": "0"}}
 
 #: The name of a session that only looks.
 INSPECTION = "shardkit-inspection"
@@ -266,6 +272,9 @@ def _pin(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
         "lock_timeout": LOCK_TIMEOUT,
     }
     settings = PINNED | {name: f"{round(seconds * 1000)}ms" for name, seconds in timeouts.items()}
+    for version, more in PINNED_SINCE.items():
+        if connection.info.server_version >= version:
+            settings |= more
     calls: Sequence[sql.Composable] = [
         sql.SQL("set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
         for name, value in settings.items()

@@ -25,6 +25,33 @@ def test_sessions_are_named_and_write_values_alike(world):
     assert connection.execute("SHOW idle_in_transaction_session_timeout").fetchone() == ("1min",)
 
 
+ROLE = {
+    "default_transaction_isolation": "serializable",
+    "idle_session_timeout": "2min",
+    "transaction_timeout": "2min",
+    "statement_timeout": "2min",
+}
+
+
+@pytest.fixture
+def role_with_settings(world):
+    """The role of movers, with settings that suit an application."""
+    (version,) = {session.connection.info.server_version for session in (world.application, world.sessions.source)}
+    names = [name for name in ROLE if name != "transaction_timeout" or version >= 170000]
+    ((database,),) = world.application.connection.execute("SELECT quote_ident(current_database())").fetchall()
+    for name in names:
+        world.write(f"ALTER ROLE CURRENT_USER IN DATABASE {database} SET {name} = '{ROLE[name]}'")
+    yield names
+    world.write(f"ALTER ROLE CURRENT_USER IN DATABASE {database} RESET ALL")
+
+
+def test_what_suits_an_application_does_not_end_a_mover(role_with_settings):
+    wanted = {"default_transaction_isolation": "read committed", "statement_timeout": "10min"}
+    with open_session("shard_a") as session:
+        for name in role_with_settings:
+            assert session.connection.execute(f"SHOW {name}").fetchone() == (wanted.get(name, "0"),)
+
+
 def test_a_transaction_carries_the_generation_and_no_longer(world):
     setting = "SELECT current_setting('sharding.mover', true)"
     with mover_transaction(world.sessions.target, BUCKET, generation=11, states=IMPORTING) as cursor:
