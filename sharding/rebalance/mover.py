@@ -205,7 +205,14 @@ class Mover:
         for alias in sorted(self._purged):
             session = self._sessions.get(alias)
             if session is not None and not session.connection.closed:
-                upkeep.vacuum(session, [table.name for table in self._tables[alias]])
+                try:
+                    upkeep.vacuum(session, [table.name for table in self._tables[alias]], self._go_on)
+                except (psycopg.Error, Interrupted) as error:
+                    logger.info("The space of what was moved is left to autovacuum on %s: %s", alias, error)
+
+    def _go_on(self) -> None:
+        if self.options.stop():
+            raise Interrupted("The mover stops.")
 
     def _close(self) -> None:
         with suppress(psycopg.Error):

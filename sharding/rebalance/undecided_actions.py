@@ -60,7 +60,7 @@ def copy(work: Round, attempts: Attempts, step: Step) -> None:
     for attempt in attempts:
         _copy(work, attempt)
     target = work.sessions.target
-    upkeep.analyze(target, progress.large_tables(target.connection.cursor(), buckets_of(attempts)))
+    upkeep.analyze(target, progress.large_tables(target.connection.cursor(), buckets_of(attempts)), work.look_up)
     # How many rows those were.
     work.give_signs()
     work.record(attempts, step)
