@@ -20,6 +20,8 @@ from sharding.rebalance.sessions import Session, open_session, transaction
 from sharding.rebalance.tables import Table, sharded_tables
 
 _LIVE = "SELECT bucket FROM sharding_move WHERE phase NOT IN ('done', 'aborted')"
+# By the map. What a restored shard hides of these is for `shards certify`: it may be all there is.
+_OWNED = "SELECT bucket FROM sharding_bucket WHERE shard = %s"
 _HIDDEN = """
 SELECT bucket, state FROM sharding_fence WHERE state IN ('importing', 'moved') AND bucket <> ALL(%s) ORDER BY bucket
 """
@@ -56,7 +58,7 @@ def leftovers(control: Session, aliases: tuple[str, ...]) -> list[Leftover]:
     found: list[Leftover] = []
     for alias in aliases:
         with open_session(alias) as session:
-            found.extend(_on_shard(session, live))
+            found.extend(_on_shard(session, live, _owned(control, alias)))
     rows = control.connection.execute(_RECORDS).fetchall()
     found.extend(Leftover(control.alias, bucket, "record", f"{kind} on {shard}") for bucket, shard, kind in rows)
     return found
@@ -76,7 +78,7 @@ def clean(control: Session, found: list[Leftover]) -> list[Leftover]:
             continue
         # A number that no earlier attempt has, and every later one surpasses: theirs is the bucket.
         generation = _new_generation(control)
-        if each.bucket in _live(control):
+        if each.bucket in _live(control) or (each.kind == "rows" and each.bucket in _owned(control, each.alias)):
             continue
         with open_session(each.alias, buckets=each.bucket, generation=generation) as session:
             if _clean(session, each, generation):
@@ -84,8 +86,8 @@ def clean(control: Session, found: list[Leftover]) -> list[Leftover]:
     return done
 
 
-def _on_shard(session: Session, live: list[int]) -> Iterator[Leftover]:
-    for bucket, state in session.connection.execute(_HIDDEN, [live]).fetchall():
+def _on_shard(session: Session, live: list[int], owned: list[int]) -> Iterator[Leftover]:
+    for bucket, state in session.connection.execute(_HIDDEN, [[*live, *owned]]).fetchall():
         yield Leftover(session.alias, bucket, "rows", f"the bucket is {state}")
     for kind, query in (("notes", _NOTED), ("progress", _PROGRESS)):
         for bucket, number in session.connection.execute(query, [live]).fetchall():
@@ -129,6 +131,10 @@ def _forget_records(control: Session, each: Leftover) -> None:
 
 def _live(control: Session) -> list[int]:
     return [bucket for (bucket,) in control.connection.execute(_LIVE).fetchall()]
+
+
+def _owned(control: Session, alias: str) -> list[int]:
+    return [bucket for (bucket,) in control.connection.execute(_OWNED, [alias]).fetchall()]
 
 
 def _new_generation(control: Session) -> int:

@@ -12,11 +12,13 @@ from django.core.management.base import CommandError
 from django.db import connections
 
 from sharding import cluster_map
+from sharding.bucket_states import BucketState
 from sharding.models import Fence, Move
 from sharding.rebalance import plan_file
 from sharding.rebalance.phases import Phase
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.moving.scenes import Scene, fenced_cluster, plan_of
+from tests.moving.ways import set_state
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
 
@@ -135,6 +137,18 @@ def test_leftovers_are_found_and_taken_away(unplanned):
     found = json.loads(run("cleanup", "--apply", "--json"))
     assert found["cleaned"] == found["found"]
     assert unplanned.states() == ("owned", None)
+
+
+def test_cleanup_leaves_what_the_owner_hides(unplanned):
+    """Its fence is of another day than the map: `shards certify` asks whether these rows are all there is."""
+    before = unplanned.rows("shard_a")
+    set_state("shard_a", unplanned.bucket, BucketState.MOVED)
+    try:
+        assert run("cleanup", "--apply") == "Moves have left nothing."
+        assert unplanned.rows("shard_a") == before
+        assert unplanned.states() == ("moved", None)
+    finally:
+        set_state("shard_a", unplanned.bucket, BucketState.OWNED)
 
 
 @pytest.mark.parametrize(
