@@ -118,5 +118,4 @@ def _failure(move: MoveStatus) -> Text:
     what = f"Bucket {move.bucket}, {move.source} -> {move.target}"
     if move.phase in (Phase.ABORTED, Phase.ABORTING):
         return Text(f"{what}, was given up: {move.error}")
-    again = f", failed {move.failures} times, is tried again" if move.failures else ", has failed"
-    return Text(f"{what}{again}: {move.error}")
+    return Text(f"{what}, failed {move.failures} times, is tried again: {move.error}")

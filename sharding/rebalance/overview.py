@@ -90,7 +90,9 @@ class Overview:
     @property
     def failed(self) -> tuple[MoveStatus, ...]:
         """Return the moves with an error that stands: given up, or to be tried again."""
-        return tuple(move for move in self.moves if move.error and move.phase is not Phase.DONE)
+        # What has come further since keeps the error, and no failures.
+        given_up = (Phase.ABORTING, Phase.ABORTED)
+        return tuple(move for move in self.moves if move.error and (move.failures or move.phase in given_up))
 
     @property
     def is_over(self) -> bool:

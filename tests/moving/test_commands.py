@@ -6,6 +6,7 @@ import io
 import json
 import re
 
+import psycopg
 import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
@@ -18,7 +19,7 @@ from sharding.rebalance import plan_file
 from sharding.rebalance.phases import Phase
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.moving.scenes import Scene, fenced_cluster, plan_of
-from tests.moving.ways import set_state
+from tests.moving.ways import impatient, once, set_state, within
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
 
@@ -127,6 +128,20 @@ def test_what_has_failed_is_told(unplanned):
     assert move.phase == Phase.ABORTED
     assert "shop_line has a column surplus on 'shard_b', and none on 'shard_a'." in move.error
     assert f"Bucket {unplanned.bucket}, shard_a -> shard_b, was given up: The tables of" in run("status")
+
+
+def test_what_has_failed_and_gone_on_since_is_no_failure(unplanned, monkeypatch):
+    impatient(monkeypatch)
+    unplanned.plan()
+
+    def fail():
+        raise psycopg.OperationalError("The server is gone.")
+
+    with once(within("Copy"), fail) as met:
+        run("apply")
+    assert met
+    assert (unplanned.move.phase, unplanned.move.error) == (Phase.WINDOW, "The server is gone.")
+    assert "gone" not in run("status")
 
 
 def test_leftovers_are_found_and_taken_away(unplanned):
