@@ -22,6 +22,9 @@ _HEEDED = {
     Wanted.ROLLBACK: (*UNDECIDED, Phase.DECIDED, Phase.OWNING, Phase.FORWARDING, Phase.WINDOW),
 }
 
+#: What is not forgotten because of a wish for all moves.
+_KEPT = dict.fromkeys((Wanted.GO, Wanted.PAUSE), (Wanted.ABORT, Wanted.ROLLBACK))
+
 
 def register(control: Session, plan: Plan) -> tuple[UUID, int]:
     """
@@ -49,9 +52,14 @@ def register(control: Session, plan: Plan) -> tuple[UUID, int]:
 
 
 def wish(control: Session, wanted: Wanted, *, plan: UUID | None = None, buckets: Collection[int] = ()) -> list[int]:
-    """Say what is wanted of moves that are not over, and return the buckets of those of which it can be."""
+    """
+    Say what is wanted of moves that are not over, and return the buckets of those of which it can be.
+
+    What is to be given up or taken back goes on or rests only if its bucket is named; else it is tried again at once.
+    """
     conditions, values = ["phase <> ALL(%s)"], [["done", "aborted"]]
-    parameters: list[Any] = [str(wanted), *values]
+    kept = _KEPT.get(wanted, ()) if not buckets else ()
+    parameters: list[Any] = [[str(each) for each in kept], str(wanted), *values]
     if wanted in _HEEDED:
         conditions.append("phase = ANY(%s)")
         parameters.append([str(phase) for phase in _HEEDED[wanted]])
@@ -63,11 +71,12 @@ def wish(control: Session, wanted: Wanted, *, plan: UUID | None = None, buckets:
         parameters.append(list(buckets))
     with transaction(control) as cursor:
         cursor.execute(
-            f"UPDATE sharding_move SET wanted = %s, retry_at = NULL WHERE id IN (SELECT id FROM sharding_move "
-            f"WHERE {' AND '.join(conditions)} ORDER BY id FOR UPDATE) RETURNING bucket",
+            f"UPDATE sharding_move SET wanted = CASE WHEN wanted = ANY(%s) THEN wanted ELSE %s END, retry_at = NULL "
+            f"WHERE id IN (SELECT id FROM sharding_move WHERE {' AND '.join(conditions)} ORDER BY id FOR UPDATE) "
+            f"RETURNING bucket, wanted",
             parameters,
         )
-        return sorted(bucket for (bucket,) in cursor.fetchall())
+        return sorted(bucket for bucket, what in cursor.fetchall() if what == wanted or wanted is Wanted.GO)
 
 
 def _remaining(plan: Plan, bucket_map: BucketMap) -> Any:

@@ -96,10 +96,24 @@ def test_pause_and_resume_and_abort(unplanned, file):
     assert run("abort", "--json") == json.dumps({"wanted": "abort", "buckets": [scene.bucket]}, indent=2)
     run("apply")
     assert scene.move.phase == "aborted"
-    assert run("pause") == "No move is there to pause: all are over."
+    assert run("pause") == "No move is there to pause: all are over, or to be given up or taken back."
     assert refused("apply") == (
         "No moves are under way. Make a plan with `manage.py rebalance plan --output plan.json`, and give it to --plan."
     )
+
+
+@pytest.mark.parametrize("wish", ["abort", "rollback"])
+def test_a_wish_for_all_moves_takes_back_no_abort(unplanned, wish):
+    """Nobody who lets other moves rest and go on means those that are to be given up."""
+    unplanned.plan()
+    run(wish)
+    assert run("pause") == "No move is there to pause: all are over, or to be given up or taken back."
+    assert unplanned.move.wanted == wish
+    Move.objects.using("default").update(retry_at="2999-01-01T00:00Z")
+    assert run("resume").startswith("1 move will go on.")
+    assert (unplanned.move.wanted, unplanned.move.retry_at) == (wish, None)
+    assert run("resume", "--bucket", str(unplanned.bucket)).startswith("1 move will go on.")
+    assert unplanned.move.wanted == "go"
 
 
 @pytest.fixture

@@ -48,7 +48,7 @@ pause = Steering(
     Wanted.PAUSE,
     "Let moves rest where they are; a bucket that nobody can write is opened first.",
     f"{{count}} will pause. What has been copied is kept, and what is written meanwhile is noted. {_GO_ON}",
-    "No move is there to pause: all are over.",
+    "No move is there to pause: all are over, or to be given up or taken back.",
 )
 resume = Steering(
     Wanted.GO,
