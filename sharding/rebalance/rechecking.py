@@ -24,7 +24,7 @@ _COPYING = frozenset({Phase.CATCHING_UP, Phase.VERIFYING, Phase.FENCING, Phase.F
 
 _MOVES = """
 SELECT bucket, source, target, phase, generation, report, error FROM sharding_move
-WHERE (%s::uuid IS NULL OR plan = %s::uuid) AND (%s::smallint[] = '{}' OR bucket = ANY(%s::smallint[])) ORDER BY id
+WHERE (%s::uuid IS NULL OR plan = %s::uuid) AND (%s::int[] = '{}' OR bucket = ANY(%s::int[])) ORDER BY id
 """
 
 

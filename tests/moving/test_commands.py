@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import io
 import json
+import os
 import re
+import signal
+from concurrent.futures import ThreadPoolExecutor
 
 import psycopg
 import pytest
@@ -102,6 +105,37 @@ def test_pause_and_resume_and_abort(unplanned, file):
     )
 
 
+def test_a_bucket_that_does_not_exist_has_no_moves(unplanned):
+    unplanned.plan()
+    assert run("verify", "--bucket", "70000") == "There is nothing to compare: no move has copied rows."
+    assert run("resume", "--bucket", "70000").startswith("No move is there to go on with")
+
+
+def test_the_output_is_json_also_if_it_was_stopped(unplanned):
+    unplanned.plan()
+    err = io.StringIO()
+    with once(within("Copy"), lambda: os.kill(os.getpid(), signal.SIGINT)) as met:
+        out = io.StringIO()
+        call_command("rebalance", "apply", "--json", stdout=out, stderr=err)
+    assert met
+    assert json.loads(out.getvalue())["moves"][0]["bucket"] == unplanned.bucket
+    assert "Stopping as soon as each move may rest." in err.getvalue()
+    assert unplanned.move.phase == Phase.COPYING
+    assert not unplanned.move.error
+
+
+def test_the_command_can_be_called_in_a_thread(unplanned):
+    unplanned.plan()
+
+    def apply():
+        run("apply")
+        connections.close_all()
+
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(apply).result()
+    assert unplanned.move.phase == Phase.WINDOW
+
+
 @pytest.mark.parametrize("wish", ["abort", "rollback"])
 def test_a_wish_for_all_moves_takes_back_no_abort(unplanned, wish):
     """Nobody who lets other moves rest and go on means those that are to be given up."""
@@ -186,7 +220,9 @@ def test_cleanup_leaves_what_the_owner_hides(unplanned):
         (["--jobs", "0"], "--jobs is a number of 1 or more, not 0."),
         (["--together", "9"], "--together is a number of 1 to 8, not 9."),
         (["--share", "1.5"], "--share is more than 0 and at most 1, not 1.5."),
-        (["--window", "-1"], "--window is a number of seconds of 0 or more, not -1."),
+        (["--window", "-1"], "--window is a number of seconds from 0 to 1,000,000,000, not -1."),
+        (["--window", "inf"], "--window is a number of seconds from 0 to 1,000,000,000, not inf."),
+        (["--window", "nan"], "--window is a number of seconds from 0 to 1,000,000,000, not nan."),
         (["--rows-per-second", "0"], "--rows-per-second is more than 0, not 0."),
     ],
 )

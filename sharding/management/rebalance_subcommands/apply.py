@@ -5,8 +5,9 @@ from __future__ import annotations
 import json
 import os
 import signal
+import threading
 from argparse import ArgumentParser
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -31,6 +32,8 @@ HELP = "Move the buckets of a plan, or go on with the moves that are under way."
 DEFAULTS = Options()
 #: Lines that a log has of many buckets.
 TENTH = 10
+#: Seconds: some 30 years.
+LONGEST_WINDOW = 1e9
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -87,7 +90,8 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
         shown = _Shown(console, overview(session, plan), quiet=options["json"])
         moving = Run(made, plan, options["jobs"], options["to_the_end"])
         moving.look = lambda: shown.look(overview(session, plan))
-        with shown, _stopped_by_ctrl_c(moving, console):
+        # Where the output is JSON, it is nothing else.
+        with shown, _stopped_by_ctrl_c(moving, command.stderr.write if options["json"] else console.print):
             moving.run()
         found = overview(session, plan)
     _tell(command, console, found, plan, options)
@@ -113,8 +117,11 @@ def _options(options: dict[str, Any]) -> Options:
         raise CommandError(f"--together is a number of 1 to {MOST_TOGETHER}, not {options['together']}.")
     if not 0 < options["share"] <= 1:
         raise CommandError(f"--share is more than 0 and at most 1, not {options['share']:g}.")
-    if options["window"] < 0:
-        raise CommandError(f"--window is a number of seconds of 0 or more, not {options['window']:g}.")
+    # A move whose window PostgreSQL cannot add to a time would have changed hands, and not end.
+    if not 0 <= options["window"] <= LONGEST_WINDOW:
+        raise CommandError(
+            f"--window is a number of seconds from 0 to {LONGEST_WINDOW:,.0f}, not {options['window']:g}."
+        )
     rows = options["rows_per_second"]
     if rows is not None and rows <= 0:
         raise CommandError(f"--rows-per-second is more than 0, not {rows:g}.")
@@ -170,7 +177,7 @@ class _Shown:
 
 
 @contextmanager
-def _stopped_by_ctrl_c(moving: Run, console: Console) -> Iterator[None]:
+def _stopped_by_ctrl_c(moving: Run, say: Callable[[str], object]) -> Iterator[None]:
     """Let the first Ctrl-C stop movers where each may rest, and the second one stop them at once."""
 
     def stop(number: int, frame: Any) -> None:
@@ -178,11 +185,13 @@ def _stopped_by_ctrl_c(moving: Run, console: Console) -> Iterator[None]:
             # As safe as any other end of a mover.
             os._exit(130)
         moving.stop()
-        console.print("Stopping as soon as each move may rest. Once more, to stop at once.")
+        say("Stopping as soon as each move may rest. Once more, to stop at once.")
 
     with ExitStack() as stack:
-        for each in (signal.SIGINT, signal.SIGTERM):
-            stack.callback(signal.signal, each, signal.signal(each, stop))
+        # Other threads are told nothing: who calls the command in one stops it otherwise.
+        if threading.current_thread() is threading.main_thread():
+            for each in (signal.SIGINT, signal.SIGTERM):
+                stack.callback(signal.signal, each, signal.signal(each, stop))
         yield
 
 
