@@ -21,6 +21,11 @@ logger = logging.getLogger("sharding")
 PAUSES = (1.0, 2.0, 5.0, 15.0, 60.0)
 
 
+def said(error: Exception) -> str:
+    """Return what has gone wrong, without the details in which PostgreSQL shows the values of rows."""
+    return (isinstance(error, psycopg.Error) and error.diag.message_primary) or str(error)
+
+
 def retry_later(control: Session, move: StoredMove, error: Exception) -> None:
     """Write into the move's row what has failed, and when it is tried again."""
     pause = PAUSES[min(move.failures, len(PAUSES) - 1)]
@@ -29,10 +34,10 @@ def retry_later(control: Session, move: StoredMove, error: Exception) -> None:
         "UPDATE sharding_move SET error = %s, failures = failures + 1, changed = now(), "
         "retry_at = now() + make_interval(secs => CASE WHEN phase = ANY(%s) THEN %s ELSE %s END) "
         "WHERE id = %s AND generation = %s AND phase NOT IN ('done', 'aborted')",
-        [str(error), [str(phase) for phase in CLOSED], PAUSES[0], pause, move.id, move.generation],
+        [said(error), [str(phase) for phase in CLOSED], PAUSES[0], pause, move.id, move.generation],
     )
     logger.warning("The move of bucket %d from %s to %s failed, and is tried again in %g s at most: %s",
-                   move.bucket, move.source, move.target, pause, error)  # fmt: skip
+                   move.bucket, move.source, move.target, pause, said(error))  # fmt: skip
 
 
 def can_give_up(move: StoredMove) -> bool:
@@ -65,7 +70,7 @@ def open_again(control: Session, source: Session, move: StoredMove, *, deciding:
                 stored_moves.record(control, [closed], Phase.CATCHING_UP)
     except (psycopg.Error, RebalanceError, OSError) as error:
         logger.warning("Bucket %d may be closed on %s until the next attempt: %s",
-                       move.bucket, move.source, error)  # fmt: skip
+                       move.bucket, move.source, said(error))  # fmt: skip
 
 
 def _closed(control: Session, move: StoredMove, deciding: bool) -> StoredMove | None:

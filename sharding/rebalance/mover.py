@@ -130,7 +130,9 @@ class Mover:
 
     def _fall_apart(self, moves: Sequence[StoredMove], work: Round | None, error: Exception) -> None:
         """Let each move of a round that has failed go on by itself: it may be one of them that lets it fail."""
-        logger.info("The moves of buckets %s go on one by one: %s", [move.bucket for move in moves], error)
+        logger.info(
+            "The moves of buckets %s go on one by one: %s", [move.bucket for move in moves], failing.said(error)
+        )
         self._open_again(moves, work)
         self._forget_sessions(error)
         self._alone.update(move.id for move in moves)
@@ -208,7 +210,9 @@ class Mover:
                 try:
                     upkeep.vacuum(session, [table.name for table in self._tables[alias]], self._go_on)
                 except (psycopg.Error, Interrupted) as error:
-                    logger.info("The space of what was moved is left to autovacuum on %s: %s", alias, error)
+                    logger.info(
+                        "The space of what was moved is left to autovacuum on %s: %s", alias, failing.said(error)
+                    )
 
     def _go_on(self) -> None:
         if self.options.stop():
