@@ -44,6 +44,27 @@ OF_MOVERS = [
         (f"{BROKEN}::test_notes_are_read_behind_the_barrier",),
     ),
     Mutation(
+        "a shard that gets a bucket gives numbers again",
+        "sharding/rebalance/sequences.py",
+        "        if column in there:\n",
+        "        if False:\n",
+        ("tests/moving/test_numbers.py",),
+    ),
+    Mutation(
+        "a wish for all moves takes back an abort",
+        "sharding/rebalance/registering.py",
+        "    kept = _KEPT.get(wanted, ()) if not buckets else ()\n",
+        "    kept = ()\n",
+        ("tests/moving/test_commands.py",),
+    ),
+    Mutation(
+        "clean-up deletes what a restored shard hides of its own",
+        "sharding/rebalance/cleaning.py",
+        "_on_shard(session, live, _owned(control, alias))",
+        "_on_shard(session, live, [])",
+        ("tests/moving/test_restored_shard.py", "tests/moving/test_commands.py"),
+    ),
+    Mutation(
         "rows that have a note count as missing",
         "sharding/rebalance/comparing.py",
         '        others = SQL("NOT {}").format(s.among(self.table, self._logged()))\n',

@@ -6,10 +6,13 @@ Ids are made elsewhere, and hold what made them. This is for other columns with 
 
 from __future__ import annotations
 
-from psycopg.sql import SQL
+from collections.abc import Callable, Iterable
 
-from sharding.rebalance.attempt import Round
-from sharding.rebalance.sessions import Session
+from psycopg.sql import SQL, Literal
+
+from sharding.rebalance.comparing import nothing
+from sharding.rebalance.sessions import Session, Sessions
+from sharding.rebalance.tables import Table
 
 #: Numbers that are drawn in one statement.
 AT_ONCE = 100_000
@@ -22,21 +25,21 @@ AND pg_get_serial_sequence(quote_ident(c.relname), a.attname) IS NOT NULL
 """
 
 
-def carry_over(work: Round) -> None:
+def carry_over(sessions: Sessions, tables: Iterable[Table], pause: Callable[[], None] = nothing) -> None:
     """
     Let no sequence of the target be behind the source's.
 
     Numbers are drawn, not set: whoever draws at the same time gets none twice.
     """
-    source, target = work.sessions.source, work.sessions.target
-    names = [table.name for table in work.attempts[0].tables]
+    source, target = sessions.source, sessions.target
+    names = [table.name for table in tables]
     there = _sequences(target, names)
     if not there:
         return
     for column, sequence in _sequences(source, names).items():
         if column in there:
-            while (missing := _last(source, sequence) - _last(target, there[column])) > 0:
-                work.look_up()
+            while (missing := _missing(source, sequence, target, there[column])) > 0:
+                pause()
                 target.connection.execute(
                     "SELECT count(nextval(%s::regclass)) FROM generate_series(1, %s)",
                     [there[column], min(missing, AT_ONCE)],
@@ -48,7 +51,18 @@ def _sequences(session: Session, names: list[str]) -> dict[tuple[str, str], str]
     return {(table, column): sequence for table, column, sequence in found}
 
 
-def _last(session: Session, sequence: str) -> int:
-    """Return the number that was given last, or one less than the first."""
-    ((last, called),) = session.connection.execute(SQL("SELECT last_value, is_called FROM {}").format(SQL(sequence)))
-    return int(last) if called else int(last) - 1
+def _missing(source: Session, theirs: str, target: Session, own: str) -> int:
+    """Return how many numbers have to be drawn until the last one is not before the source's; it may be negative."""
+    (there, _), (here, step) = _last(source, theirs), _last(target, own)
+    # By tens, or downwards, as each sequence goes: rounded up.
+    return -((there - here) // -step)
+
+
+def _last(session: Session, sequence: str) -> tuple[int, int]:
+    """Return the number that was given last, or would be the one before the first; and the step to the next."""
+    ((last, called, step),) = session.connection.execute(
+        SQL(
+            "SELECT last_value, is_called, (SELECT seqincrement FROM pg_sequence WHERE seqrelid = {}::regclass) FROM {}"
+        ).format(Literal(sequence), SQL(sequence))
+    )
+    return int(last) if called else int(last) - int(step), int(step)

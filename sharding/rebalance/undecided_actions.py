@@ -78,7 +78,7 @@ def reopen(work: Round, attempts: Attempts, step: Step) -> None:
 
 def catch_up(work: Round, attempts: Attempts, step: Step) -> None:
     _catch_up(work, attempts)
-    sequences.carry_over(work)
+    sequences.carry_over(work.sessions, attempts[0].tables, work.look_up)
     work.give_signs()
     work.record(attempts, step)
 
@@ -134,7 +134,7 @@ def decide(work: Round, attempts: Attempts, step: Step) -> None:
             return
     rest = [(attempt.facts, attempt.written or {}) for attempt in attempts]
     verify_rest(work.sessions, rest, {attempt.move.bucket: attempt.large for attempt in attempts})
-    sequences.carry_over(work)
+    sequences.carry_over(work.sessions, attempts[0].tables, work.look_up)
     while not standbys.have(work.sessions.source, lsn):
         if _takes_too_long(work, attempts):
             unfence(work, attempts, steps.Unfence())

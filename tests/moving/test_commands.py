@@ -116,8 +116,11 @@ def test_the_output_is_json_also_if_it_was_stopped(unplanned):
     err = io.StringIO()
     with once(within("Copy"), lambda: os.kill(os.getpid(), signal.SIGINT)) as met:
         out = io.StringIO()
-        call_command("rebalance", "apply", "--json", stdout=out, stderr=err)
+        with pytest.raises(CommandError) as caught:
+            call_command("rebalance", "apply", "--json", stdout=out, stderr=err)
     assert met
+    assert str(caught.value) == "Stopped while 1 of 1 moves had not ended. `manage.py rebalance apply` goes on."
+    assert caught.value.returncode == 130
     assert json.loads(out.getvalue())["moves"][0]["bucket"] == unplanned.bucket
     assert "Stopping as soon as each move may rest." in err.getvalue()
     assert unplanned.move.phase == Phase.COPYING

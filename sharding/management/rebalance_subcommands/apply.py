@@ -34,6 +34,8 @@ DEFAULTS = Options()
 TENTH = 10
 #: Seconds: some 30 years.
 LONGEST_WINDOW = 1e9
+#: The exit code of a program that was stopped by Ctrl-C.
+INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
@@ -94,7 +96,12 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
         with shown, _stopped_by_ctrl_c(moving, command.stderr.write if options["json"] else console.print):
             moving.run()
         found = overview(session, plan)
-    _tell(command, console, found, plan, options)
+    _tell(command, console, found, options)
+    if moving.is_stopped and (left := found.stages["planned"] + len(found.under_way)):
+        raise CommandError(
+            f"Stopped while {left} of {len(found.moves)} moves had not ended. `manage.py rebalance apply` goes on.",
+            returncode=INTERRUPTED,
+        )
 
 
 def _registered(session: Session, console: Console, options: dict[str, Any]) -> UUID:
@@ -183,7 +190,7 @@ def _stopped_by_ctrl_c(moving: Run, say: Callable[[str], object]) -> Iterator[No
     def stop(number: int, frame: Any) -> None:
         if moving.is_stopped:
             # As safe as any other end of a mover.
-            os._exit(130)
+            os._exit(INTERRUPTED)
         moving.stop()
         say("Stopping as soon as each move may rest. Once more, to stop at once.")
 
@@ -195,7 +202,7 @@ def _stopped_by_ctrl_c(moving: Run, say: Callable[[str], object]) -> Iterator[No
         yield
 
 
-def _tell(command: BaseCommand, console: Console, found: Overview, plan: UUID, options: dict[str, Any]) -> None:
+def _tell(command: BaseCommand, console: Console, found: Overview, options: dict[str, Any]) -> None:
     if options["json"]:
         command.stdout.write(json.dumps(found.as_json(), indent=2) + "\n")
     else:
