@@ -38,7 +38,7 @@ from sharding.rebalance.options import Options
 from sharding.rebalance.sessions import Session, Sessions, open_session
 from sharding.rebalance.steps import Claim, Side, Step
 from sharding.rebalance.stored_moves import Interrupted, StoredMove
-from sharding.rebalance.tables import Table, tables_with_rows
+from sharding.rebalance.tables import Table, sharded_tables
 
 logger = logging.getLogger("sharding")
 
@@ -158,7 +158,7 @@ class Mover:
         sessions = Sessions(self._session(moves, source), self._session(moves, target))
         if source not in self._tables:
             # They stay as they are: no migration begins while movers are at work.
-            self._tables[source] = tables_with_rows(sessions.source)
+            self._tables[source] = sharded_tables(sessions.source)
         attempts = [Attempt(move, self._tables[source]) for move in moves]
         return Round(control, sessions, self.options, attempts)
 

@@ -78,36 +78,22 @@ def sharded_tables(session: Session) -> tuple[Table, ...]:
     """
     Return the tables of all sharded models as they are at a shard, those first to which others refer.
 
-    Raises:
-        TablesDiffer: a table does not exist there, or has no bucket, or no primary key that names its rows.
-    """
-    found = read(session, sorted(registry.tables()))
-    _require_sound(session.alias, [*_missing(session.alias, found), *_problems(session.alias, found)])
-    return parents_first(found)
-
-
-def tables_with_rows(session: Session) -> tuple[Table, ...]:
-    """
-    Return the same, but without those that have no rows of a bucket, since they are still to be migrated.
-
-    No migration begins before the moves have ended that have begun, whatever code their movers run by now.
+    What is still to be migrated has no rows of a bucket, and is left out: no migration begins before the moves have
+    ended that have begun, whatever code their movers run by now.
 
     Raises:
         TablesDiffer: a table has no primary key that names its rows.
     """
     existing = read(session, sorted(registry.tables()))
     found = {name: table for name, table in existing.items() if _has_bucket(table)}
-    _require_sound(session.alias, [*_problems(session.alias, found)])
-    return parents_first(found)
-
-
-def _require_sound(alias: str, problems: Collection[str]) -> None:
+    problems = list(_problems(session.alias, found))
     if problems:
         raise TablesDiffer(
-            f"The tables of {alias!r} cannot be copied: {' '.join(problems)} "
+            f"The tables of {session.alias!r} cannot be copied: {' '.join(problems)} "
             f"Run manage.py migrate_all, and give each table a primary key.",
             differences=tuple(problems),
         )
+    return parents_first(found)
 
 
 def require_alike(source: Session, target: Session) -> None:

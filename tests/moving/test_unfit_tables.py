@@ -12,10 +12,10 @@ import pytest
 from sharding import registry
 from sharding.errors import TablesDiffer
 from sharding.models import Move
-from sharding.rebalance import mover
+from sharding.rebalance import cleaning, mover, rechecking
 from sharding.rebalance.phases import Phase
 from tests.layouts import CLUSTER, SHOP_ONLY
-from tests.moving.scenes import MAP_TTL
+from tests.moving.scenes import MAP_TTL, control_session
 from tests.moving.ways import finish, impatient, stop_at
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -53,6 +53,18 @@ def test_a_move_that_has_begun_goes_on(scene, new_model, phase):
     assert scene.leftovers() == {}
 
 
+def test_rows_can_be_compared_and_cleaned_up_beside_it(scene, new_model):
+    stop_at(scene, Phase.WINDOW)
+    new_model()
+    with control_session() as control:
+        [found] = rechecking.recheck(control, scene.planned)
+        assert (found.bucket, found.when, found.sound) == (scene.bucket, "now", True)
+        Move.objects.using("default").all().delete()
+        [rows] = [each for each in cleaning.leftovers(control, ("shard_a",)) if each.kind == "rows"]
+        assert cleaning.clean(control, [rows]) == [rows]
+    assert scene.rows("shard_a") == {}
+
+
 @pytest.mark.parametrize("phase", [Phase.PLANNED, Phase.WINDOW])
 def test_a_move_that_can_neither_go_on_nor_be_aborted_is_tried_again_later(scene, monkeypatch, phase):
     options = scene.options
@@ -68,7 +80,7 @@ def test_a_move_that_can_neither_go_on_nor_be_aborted_is_tried_again_later(scene
         raise TablesDiffer("shop_odd.id can be no part of a primary key.", differences=())
 
     with monkeypatch.context() as patch:
-        patch.setattr(mover, "tables_with_rows", unfit)
+        patch.setattr(mover, "sharded_tables", unfit)
         scene.mover().run()
     assert (scene.move.phase, scene.move.failures) == (phase, 2 if phase is Phase.PLANNED else 1)
     assert scene.move.error == "shop_odd.id can be no part of a primary key."
