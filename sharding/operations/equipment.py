@@ -5,7 +5,7 @@ What a database is given once it belongs to the cluster: its fence, and the rows
 from __future__ import annotations
 
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
 from django.db import OperationalError
 
@@ -15,17 +15,20 @@ from sharding.errors import FenceMissing
 from sharding.fence import raising
 
 
-def equip(fenced: Iterable[str], copied: Iterable[str]) -> None:
+def equip(fenced: Iterable[str], copied: Iterable[str], pause: Callable[[float], None] = time.sleep) -> None:
     """
     Raise the fences of some databases, and bring the copies of others up to date.
 
+    Args:
+        pause: waits for some seconds while others hold the locks that are needed.
+
     Raises:
-        FenceMissing: others hold the locks of tables, and let them go in no pause. All else is done.
+        FenceMissing: they held them after all pauses, too. All else is done.
     """
     locked: dict[str, OperationalError] = {}
     for alias in fenced:
         try:
-            raising.raise_patiently(alias, time.sleep)
+            raising.raise_patiently(alias, pause)
         except OperationalError as error:
             if not is_locked_out(error):
                 raise

@@ -11,14 +11,11 @@ from collections.abc import Callable, Iterable
 from psycopg import errors
 from psycopg.sql import SQL, Identifier
 
+from sharding.rebalance.comparing import nothing
 from sharding.rebalance.sessions import Session
 
 #: That the role may not, that it takes too long, or that a part of a table is locked.
 _REFUSED = (errors.InsufficientPrivilege, errors.QueryCanceled, errors.LockNotAvailable)
-
-
-def nothing() -> None:
-    pass
 
 
 def vacuum(session: Session, tables: Iterable[str], pause: Callable[[], None] = nothing) -> list[str]:
