@@ -36,7 +36,9 @@ FIRST = [
     ),
 ]
 #: Buckets on their way.
-MOVES = ["tests/fence", "tests/moving", "tests/rebalance", "tests/test_rerouting.py"]
+MOVES = ["tests/fence", "tests/moving", "tests/test_rerouting.py"]
+#: What moves are made of.
+STEPS = ["tests/rebalance"]
 #: About half of what is slow.
 HARD_MOVES = [*(f"tests/moving/test_{name}.py" for name in ("kills", "zombies")), "tests/rebalance"]
 #: What SQLite is for: routing and fan-out while one develops.
@@ -94,26 +96,29 @@ def main() -> int:
     thorough = "--thorough" in sys.argv[1:]
     first = Part("first", FIRST, thorough=thorough)
     moves = Part("moves", MOVES, thorough=thorough)
-    second = Part("second", [f"--ignore={path}" for path in (*FIRST, *MOVES, *WAITING)], thorough=thorough)
+    steps = Part("steps", STEPS, thorough=thorough)
+    others = (*FIRST, *MOVES, *STEPS, *WAITING)
+    second = Part("second", [f"--ignore={path}" for path in others], thorough=thorough)
     # Whole servers stand still there, and nothing beside it shall wait for them.
     waiting = Part("waiting", WAITING, {"SHARDKIT_TEST_CLUSTER": "waiting"}, thorough=thorough)
     # Movers use no more of Django than its settings.
     printed = [first] if thorough else [first, moves]
-    has_failed = _side_by_side(printed, {"The other half": second, "What waits": waiting})
-    lacks_coverage = not thorough and _coverage([first, moves, second, waiting])
+    beside = {"The other half": [second], "What waits": [waiting] if thorough else [waiting, steps]}
+    has_failed = _side_by_side(printed, beside)
+    lacks_coverage = not thorough and _coverage([first, moves, steps, second, waiting])
     return 1 if has_failed or lacks_coverage else 0
 
 
 def _slow() -> int:
     others = Part("others", [f"--ignore={path}" for path in HARD_MOVES], thorough=True, marker="slow")
     moves = Part("moves", HARD_MOVES, {"SHARDKIT_TEST_CLUSTER": "moves"}, thorough=True, marker="slow")
-    return 1 if _side_by_side([others], {"Moves that are made hard": moves}) else 0
+    return 1 if _side_by_side([others], {"Moves that are made hard": [moves]}) else 0
 
 
-def _side_by_side(printed: list[Part], beside: dict[str, Part]) -> bool:
-    """Run some parts one after the other, and others beside them, and return whether any has failed."""
+def _side_by_side(printed: list[Part], beside: dict[str, list[Part]]) -> bool:
+    """Run some parts one after the other, and beside them others, which do so too; return whether any has failed."""
     with ThreadPoolExecutor(len(beside)) as pool:
-        running = {title: pool.submit(_run, part) for title, part in beside.items()}
+        running = {title: pool.submit(_run, parts) for title, parts in beside.items()}
         failed = [part.start().wait() != 0 for part in printed]
         for title, run in running.items():
             has_failed, output = run.result()
@@ -124,12 +129,12 @@ def _side_by_side(printed: list[Part], beside: dict[str, Part]) -> bool:
     return any(failed)
 
 
-def _run(part: Part) -> tuple[bool, bytes]:
-    """Return whether a part failed, and what it printed."""
+def _run(parts: list[Part]) -> tuple[bool, bytes]:
+    """Return whether one of some parts failed, and what they printed."""
     with tempfile.TemporaryFile() as output:
-        failed = part.start(output).wait() != 0
+        failed = [part.start(output).wait() != 0 for part in parts]
         output.seek(0)
-        return failed, output.read()
+        return any(failed), output.read()
 
 
 def _coverage(parts: list[Part]) -> bool:

@@ -92,7 +92,7 @@ class Account:
 
     def folder(self, path: Path) -> Path:
         """Return ``path``, made as a folder of this account that nobody else can enter."""
-        made = _made(path, mode=0o700, owners=(None, self.name))
+        made = owned_folder(path, mode=0o700, owners=(None, self.name))
         self.own(made)
         return made
 
@@ -149,7 +149,7 @@ def home_for(folder: Path, account: Account) -> Path:
     folder.mkdir(parents=True, exist_ok=True)
     if account.can_enter(folder):
         return folder
-    home = _made(away(folder), mode=0o711)
+    home = owned_folder(away(folder), mode=0o711)
     home.chmod(0o711)
     return home
 
@@ -157,6 +157,23 @@ def home_for(folder: Path, account: Account) -> Path:
 def away(folder: Path) -> Path:
     """Return the place of the servers of the cluster ``folder`` that is open to every account."""
     return Path("/var/tmp") / nickname(folder)
+
+
+def owned_folder(path: Path, *, mode: int, owners: Iterable[str | None] = (None,)) -> Path:
+    """
+    Return ``path``, made as a folder if missing, of one of these accounts; None is the caller's own.
+
+    Raises:
+        ClusterError: it is something else, or another account's.
+    """
+    with suppress(FileExistsError):
+        path.mkdir(mode=mode)
+    found = path.lstat()
+    uids = {pwd.getpwnam(name).pw_uid if name else os.geteuid() for name in owners}
+    # Anyone may have made a folder, or a link, of that name in a folder that all can write.
+    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in uids:
+        raise ClusterError(f"{path} is no folder, or a link, or belongs to another user. Remove it and try again.")
+    return path
 
 
 def copies(version: str, home: Path) -> list[Path]:
@@ -168,18 +185,6 @@ def copies(version: str, home: Path) -> list[Path]:
 def nickname(folder: Path) -> str:
     """Return a short name of the cluster ``folder``, for paths that must be short or lie elsewhere."""
     return "shardkit-" + hashlib.sha256(str(folder).encode()).hexdigest()[:12]
-
-
-def _made(path: Path, *, mode: int, owners: Iterable[str | None] = (None,)) -> Path:
-    """Return ``path``, made as a folder if missing, of one of these accounts; None is the caller's own."""
-    with suppress(FileExistsError):
-        path.mkdir(mode=mode)
-    found = path.lstat()
-    uids = {pwd.getpwnam(name).pw_uid if name else os.geteuid() for name in owners}
-    # Anyone may have made a folder, or a link, of that name in a folder that all can write.
-    if not stat.S_ISDIR(found.st_mode) or found.st_uid not in uids:
-        raise ClusterError(f"{path} is no folder, or a link, or belongs to another user. Remove it and try again.")
-    return path
 
 
 def _copy(version: str, home: Path) -> Path:

@@ -4,6 +4,7 @@ What all tests share: servers that start with the first test that needs one, and
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import unittest
@@ -54,6 +55,14 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     if long:
         for item in items:
             item.add_marker(pytest.mark.timeout(0))
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Let no collection of garbage look at the tests and at Django again and again."""
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(5000, 20, 20)
 
 
 @pytest.fixture(scope="session", autouse=True)

@@ -21,6 +21,7 @@ import environ
 
 from scripts.cluster import Cluster
 from scripts.cluster_state import Wanted
+from tests import in_memory
 
 ROOT = Path(__file__).resolve().parent.parent
 SHARDS = ("shard_a", "shard_b", "shard_c")
@@ -75,7 +76,12 @@ def running() -> Iterator[int]:
             _run = None
             place.close()
             if os.environ.get("SHARDKIT_KEEP_CLUSTER") != "1" and not _others_run():
-                _cluster().down()
+                in_memory.stop(_cluster())
+
+
+def folder_of(name: str) -> Path:
+    """Return where a cluster of the tests lives."""
+    return in_memory.moved(ROOT / "var" / name)
 
 
 def process_of(alias: str) -> int:
@@ -117,7 +123,7 @@ def _cluster_urls() -> dict[str, str]:
 
 
 def _cluster() -> Cluster:
-    return Cluster(ROOT / "var" / f"test-cluster-{cluster_name}")
+    return Cluster(folder_of(f"test-cluster-{cluster_name}"))
 
 
 def _wanted() -> Wanted:

@@ -19,7 +19,7 @@ import psycopg
 from scripts.cluster import Cluster
 from scripts.cluster_accounts import ROLE
 from scripts.cluster_state import CONTROL
-from tests import servers
+from tests import in_memory, servers
 from tests.dropping import drop_database
 
 SHARDS = ("shard_a", "shard_b", "shard_c", "shard_d")
@@ -76,7 +76,7 @@ class BankCluster:
             with self.connect(alias, ROLE) as connection:
                 drop_database(connection, self._database)
         if os.environ.get("SHARDKIT_KEEP_CLUSTER") != "1":
-            self._cluster.down()
+            in_memory.stop(self._cluster)
 
     def databases(self) -> dict[str, Any]:
         """Return DATABASES of the bank's settings."""
@@ -130,7 +130,7 @@ def running() -> Iterator[BankCluster]:
         with servers._locks(f"bank-{number}") as file:
             if not servers._taken(file):
                 continue
-            cluster = BankCluster(servers.ROOT / "var" / f"bank-cluster-{servers.server}-{number}")
+            cluster = BankCluster(servers.folder_of(f"bank-cluster-{servers.server}-{number}"))
             cluster.up()
             try:
                 yield cluster

@@ -10,7 +10,9 @@ from typing import Any
 
 import psycopg
 import pytest
+from django.conf import settings
 from django.db import connections
+from django.test import override_settings
 
 from sharding.bucket_states import BucketState
 from sharding.fence import barrier, raising
@@ -29,17 +31,9 @@ def made() -> list[Any]:
 @pytest.fixture
 def connect(transactional_db: None, made: list[Any]) -> Iterator[Callable[[], Any]]:
     """Open sessions at the shard, in autocommit, which are closed in the end."""
-    settings = connections[SHARD].settings_dict
 
     def opened() -> Any:
-        session = psycopg.connect(
-            host=settings["HOST"],
-            port=settings["PORT"],
-            user=settings["USER"],
-            password=settings["PASSWORD"],
-            dbname=settings["NAME"],
-            autocommit=True,
-        )
+        session = _connected()
         session.execute("SET lock_timeout = '5s'; SET statement_timeout = '20s'")
         made.append(session)
         return session
@@ -51,42 +45,62 @@ def connect(transactional_db: None, made: list[Any]) -> Iterator[Callable[[], An
             session.close()
 
 
-@pytest.fixture(params=["row", "statement"])
+@pytest.fixture(scope="module", params=["row", "statement"])
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-@pytest.fixture
-def admin(connect: Callable[[], Any], made: list[Any], form: str, settings: Any) -> Iterator[Any]:
-    """A session beside the writers; the shard owns all buckets, and its tables have triggers of the form."""
-    before = settings.SHARDING
-    settings.SHARDING = before | {"FENCE": form}
-    raising.raise_around(SHARD)
-    session = connect()
-    own_all(session)
-    try:
-        yield session
-    finally:
-        # Their transactions would be in the way of what is put back.
-        for each in made:
-            each.close()
-        with closing(connect()) as last:
-            own_all(last)
-            last.execute("DELETE FROM shop_ledger")
-            last.execute("DELETE FROM sharding_dirty")
-            # With whatever marks.
-            last.execute("DELETE FROM sharding_fence")
-            last.execute("UPDATE sharding_identity SET shown = 0, hidden = 0")
-        settings.SHARDING = before
+@pytest.fixture(scope="module")
+def triggers(form: str, django_db_setup: None, django_db_blocker: Any) -> Iterator[None]:
+    """The shard's tables have triggers of the form, and it owns all buckets."""
+    with django_db_blocker.unblock():
+        with override_settings(SHARDING=settings.SHARDING | {"FENCE": form}):
+            raising.raise_around(SHARD)
+            with closing(_connected()) as session:
+                own_all(session)
+            yield
+        with closing(_connected()) as session:
+            session.execute("DELETE FROM sharding_fence")
+            session.execute("UPDATE sharding_identity SET shown = 0, hidden = 0")
         raising.follow_map(SHARD)
         raising.raise_around(SHARD)
+
+
+@pytest.fixture
+def admin(triggers: None, connect: Callable[[], Any], made: list[Any]) -> Iterator[Any]:
+    """A session beside the writers."""
+    yield connect()
+    # Their transactions would be in the way of what is put back.
+    for each in made:
+        each.close()
+    with closing(_connected()) as last:
+        # With whatever marks.
+        last.execute("DELETE FROM sharding_fence WHERE mark IS DISTINCT FROM bucket")
+        own_all(last)
+        last.execute("DELETE FROM shop_ledger")
+        last.execute("DELETE FROM sharding_dirty")
+        last.execute("UPDATE sharding_identity SET shown = (SELECT sum(mark) FROM sharding_fence), hidden = 0")
+
+
+def _connected() -> Any:
+    there = connections[SHARD].settings_dict
+    return psycopg.connect(
+        host=there["HOST"],
+        port=there["PORT"],
+        user=there["USER"],
+        password=there["PASSWORD"],
+        dbname=there["NAME"],
+        autocommit=True,
+    )
 
 
 def own_all(session: Any) -> None:
     session.execute(
         "INSERT INTO sharding_fence (bucket, state, epoch, generation, forward, mark) "
         "SELECT b, 'owned', 1, 0, '', b FROM generate_series(0, 4095) AS b "
-        "ON CONFLICT (bucket) DO UPDATE SET state = 'owned', generation = 0, forward = ''"
+        "ON CONFLICT (bucket) DO UPDATE SET state = 'owned', epoch = 1, generation = 0, forward = '' "
+        "WHERE (sharding_fence.state, sharding_fence.epoch, sharding_fence.generation, sharding_fence.forward) "
+        "<> ('owned', 1, 0, '')"
     )
 
 

@@ -22,7 +22,7 @@ KNOWN = IsAsKnown.template % {"expressions": "%s", "careful": "true"}
 HIDES_NOTHING = IsAsKnown.template % {"expressions": "%s", "careful": "false"}
 
 
-@pytest.fixture(params=["row"])
+@pytest.fixture(scope="module", params=["row"])
 def form(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 

@@ -65,7 +65,7 @@ def _server(folder: Path) -> Iterator[dict[str, Any]]:
     version, locale = servers.SERVERS[servers.server]
     # The programs that the servers of all tests use: a copy of them takes longer than all of this.
     programs = Programs.of_version(
-        version, home=home_for(servers.ROOT / "var" / f"test-cluster-{servers.server}", account), account=account
+        version, home=home_for(servers.folder_of(f"test-cluster-{servers.server}"), account), account=account
     )
     home = home_for(folder, account)
     server = Server("ledger", home / "ledger", free_port(set()), account.folder(home / "sockets"), programs)
