@@ -44,49 +44,58 @@ class Proxy:
 
     def __init__(self, seconds: float, ports: Iterable[int]) -> None:
         self._seconds = seconds
-        self._servers = {socket.create_server((HOST, 0), backlog=64): port for port in ports}
-        #: Each end of a connection, and the other one.
-        self._ends: dict[socket.socket, socket.socket] = {}
+        #: What is listened at, and where it leads to; each end of a connection, and the other one. By their numbers.
+        self._servers: dict[int, tuple[socket.socket, int]] = {}
+        self._ends: dict[int, tuple[socket.socket, socket.socket]] = {}
+        self._epoll = select.epoll()
+        self._epoll.register(sys.stdin, select.EPOLLIN)
+        for port in ports:
+            server = socket.create_server((HOST, 0), backlog=64)
+            self._servers[server.fileno()] = server, port
+            self._epoll.register(server, select.EPOLLIN)
         #: When something leaves, where, and what; nothing at all ends a connection.
         self._held: deque[tuple[float, socket.socket, bytes]] = deque()
 
     @property
     def ports(self) -> list[int]:
         """Return the ports to connect to."""
-        return [int(server.getsockname()[1]) for server in self._servers]
+        return [int(server.getsockname()[1]) for server, _ in self._servers.values()]
 
     def run(self) -> None:
         """Forward until the standard input ends."""
-        # poll() and epoll() know whole milliseconds only.
-        while sys.stdin not in (ready := select.select(self._watched(), (), (), self._time_left())[0]):
-            for each in ready:
-                if each in self._servers:
-                    self._accept(each)
+        stdin, watched = sys.stdin.fileno(), [self._epoll]
+        while True:
+            # epoll() knows whole milliseconds only, and select() would look at a hundred sockets each time.
+            select.select(watched, (), (), self._time_left())
+            for number, _ in self._epoll.poll(0):
+                if number == stdin:
+                    return
+                if number in self._servers:
+                    self._accept(*self._servers[number])
                 else:
-                    self._hold(each)
+                    self._hold(*self._ends[number])
             while self._held and self._held[0][0] <= time.perf_counter():
                 self._pass_on()
-
-    def _watched(self) -> list[Any]:
-        return [sys.stdin, *self._servers, *self._ends]
 
     def _time_left(self) -> float | None:
         return max(0.0, self._held[0][0] - time.perf_counter()) if self._held else None
 
-    def _accept(self, server: socket.socket) -> None:
+    def _accept(self, server: socket.socket, port: int) -> None:
         entrance, _ = server.accept()
-        exit_ = socket.create_connection((HOST, self._servers[server]))
+        exit_ = socket.create_connection((HOST, port))
         for end, other in ((entrance, exit_), (exit_, entrance)):
             end.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            self._ends[end] = other
+            self._ends[end.fileno()] = end, other
+            self._epoll.register(end, select.EPOLLIN)
 
-    def _hold(self, end: socket.socket) -> None:
+    def _hold(self, end: socket.socket, other: socket.socket) -> None:
         data = b""
         with suppress(ConnectionError):
             data = end.recv(SIZE)
-        self._held.append((time.perf_counter() + self._seconds, self._ends[end], data))
+        self._held.append((time.perf_counter() + self._seconds, other, data))
         if not data:
-            del self._ends[end]
+            self._epoll.unregister(end)
+            del self._ends[end.fileno()]
 
     def _pass_on(self) -> None:
         _, end, data = self._held.popleft()
