@@ -20,6 +20,7 @@ from scripts.free_ports import free_port
 from scripts.local_cluster import main
 from scripts.postgres_programs import Account, ClusterError, _copied, home_for, installed
 from scripts.postgres_server import Server
+from tests import in_memory
 
 pytestmark = pytest.mark.db
 
@@ -119,6 +120,7 @@ def test_wrong_password_is_refused(cluster: Cluster) -> None:
         ("fsync", "off"),
         ("synchronous_commit", "off"),
         ("full_page_writes", "off"),
+        ("scram_iterations", "1"),
         ("TimeZone", "UTC"),
     ],
 )
@@ -132,6 +134,35 @@ def test_text_is_in_byte_order(cluster: Cluster) -> None:
     query = "SELECT datlocprovider, datcollate, datlocale FROM pg_database WHERE datname = current_database()"
     assert ask(url, query) == [("b", "C.UTF-8", "C.UTF-8")]
     assert ask(url, "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{é,a,_,B}'::text[]) x") == [("B_aé",)]
+
+
+def test_what_is_wiped_takes_no_room_and_comes_up_again_empty(single: Cluster) -> None:
+    single.up(shards=0, fast=True)
+    url = single.env()["DATABASE_URL"]
+    ask(url, "CREATE TABLE kept ()")
+    single.wipe()
+    assert not server(single, "control").folder.exists()
+    single.up()
+    assert single.env()["DATABASE_URL"] == url
+    assert ask(url, "SELECT to_regclass('kept')") == [(None,)]
+
+
+def test_a_cluster_of_tests_moves_to_memory_once_and_for_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = tmp_path / "memory"
+    memory.mkdir()
+    monkeypatch.setattr(in_memory, "MEMORY", memory)
+    monkeypatch.setattr(in_memory, "ROOM", 1 << 60)
+    on_disk, folder = tmp_path / "on disk", tmp_path / "var" / "cluster"
+    on_disk.mkdir()
+    assert in_memory.moved(folder) == folder
+    assert not folder.is_symlink()
+    monkeypatch.setattr(in_memory, "ROOM", 1)
+    assert in_memory.moved(folder).resolve().parent == memory
+    assert not in_memory.moved(on_disk).is_symlink()
+    # As after a restart of the machine, when there is less room.
+    folder.resolve().rmdir()
+    monkeypatch.setattr(in_memory, "ROOM", 1 << 60)
+    assert in_memory.moved(folder).is_dir()
 
 
 def test_servers_are_durable_unless_fast(single: Cluster) -> None:
