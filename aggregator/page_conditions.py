@@ -6,14 +6,15 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import reduce
-from operator import and_
-from typing import Any
+from typing import Any, TypeVar
 
-from django.db.models import BooleanField, F, Func, Q, TextField
-from django.db.models.expressions import Col, Expression
+from django.db.models import BooleanField, Func, Model, QuerySet, TextField
+from django.db.models.lookups import IsNull
+from django.db.models.sql.where import AND, OR, WhereNode
 
 from aggregator.page_keys import Key, is_nullable
+
+M = TypeVar("M", bound=Model)
 
 
 class KeyText(Func):
@@ -29,56 +30,33 @@ class KeyText(Func):
         return self.as_sql(compiler, connection, template="+(%(expressions)s)", **context)
 
 
-class KeyValue(Expression):
-    """What KeyText gave, as a parameter that nothing converts: PostgreSQL reads it as the type it is compared with."""
-
-    output_field = TextField()
-
-    def __init__(self, value: Any) -> None:
-        super().__init__()
-        self.value = value
-
-    def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
-        return self
-
-    def get_group_by_cols(self) -> list[Any]:
-        # Compared with an aggregate, in HAVING, it is nothing that rows are grouped by.
-        return []
-
-    def as_sql(self, compiler: Any, connection: Any) -> Any:
-        return "%s", [self.value]
-
-
 class Comparison(Func):
-    """Keys compared with values of theirs; several of them as a row, for which one range of an index is enough."""
+    """
+    Keys compared with values of theirs; several of them as a row, for which one range of an index is enough.
+
+    The values are what KeyText gave, as parameters that nothing converts: PostgreSQL reads them as the type of the key.
+    """
 
     output_field = BooleanField()
 
-    def __init__(self, *expressions: Any, sign: str) -> None:
-        super().__init__(*expressions)
+    def __init__(self, *keys: Any, values: Sequence[Any], sign: str) -> None:
+        super().__init__(*keys)
+        self.values = tuple(values)
         self.sign = sign
 
-    def resolve_expression(self, *args: Any, **kwargs: Any) -> Any:
-        # Most of the time of a page is Python's, so that it shows what is resolved twice.
-        if all(isinstance(each, (Col, KeyValue)) for each in self.source_expressions):
-            return self
-        return super().resolve_expression(*args, **kwargs)
-
     def as_sql(self, compiler: Any, connection: Any, *args: Any, **context: Any) -> Any:
-        compiled = [compiler.compile(each) for each in self.source_expressions]
-        half = len(compiled) // 2
-        sides = [", ".join(f"({sql})" for sql, _ in side) for side in (compiled[:half], compiled[half:])]
-        if half > 1:
+        keys = [compiler.compile(each) for each in self.source_expressions]
+        sides = [", ".join(f"({sql})" for sql, _ in keys), ", ".join(["(%s)"] * len(keys))]
+        if len(keys) > 1:
             sides = [f"({side})" for side in sides]
-        return f"{sides[0]} {self.sign} {sides[1]}", [param for _, params in compiled for param in params]
+        return f"{sides[0]} {self.sign} {sides[1]}", [*(each for _, params in keys for each in params), *self.values]
 
 
 @dataclass(frozen=True, slots=True)
 class Sorted:
-    """One key as the rows of a page are sorted by it; ``alias`` is the annotation that holds its expression."""
+    """One key as the rows of a page are sorted by it."""
 
-    alias: str
-    #: The column that the annotation is, or a reference to it, which takes longer to resolve.
+    #: As the query has resolved it.
     expression: Any
     descending: bool
     nulls_first: bool
@@ -88,8 +66,8 @@ class Sorted:
     def sign(self) -> str:
         return "<" if self.descending else ">"
 
-    def is_null(self, truth: bool = True) -> Q:
-        return Q(**{f"{self.alias}__isnull": truth})
+    def is_null(self, truth: bool = True) -> Any:
+        return IsNull(self.expression, truth)
 
 
 def sorted_by(query: Any, keys: Sequence[Key], *, nulls_largest: bool, back: bool) -> list[Sorted]:
@@ -98,10 +76,8 @@ def sorted_by(query: Any, keys: Sequence[Key], *, nulls_largest: bool, back: boo
     for place, key in enumerate(keys):
         nulls_first = (nulls_largest == key.descending) if key.nulls_first is None else key.nulls_first
         alias = alias_of(place)
-        column = query.annotations[alias]
-        expression = column if isinstance(column, Col) else F(alias)
         nullable = is_nullable(query, alias)
-        found.append(Sorted(alias, expression, key.descending != back, nulls_first != back, nullable))
+        found.append(Sorted(query.annotations[alias], key.descending != back, nulls_first != back, nullable))
     return found
 
 
@@ -113,7 +89,16 @@ def text_of(place: int) -> str:
     return f"_page_text_{place}"
 
 
-def beyond(keys: Sequence[Sorted], values: Sequence[Any]) -> list[Q]:
+def narrowed(queryset: QuerySet[M], condition: Any) -> QuerySet[M]:
+    """Return the rows for which a condition of beyond() holds; None lets them all be."""
+    # As filter() would, which resolves once more what is resolved: for a page, that is a part of the time that counts.
+    found = queryset.all()
+    if condition is not None:
+        found.query.where.add(condition, AND)
+    return found
+
+
+def beyond(keys: Sequence[Sorted], values: Sequence[Any]) -> list[Any]:
     """
     Return the rows beyond the one whose keys have these values, in parts that come one after the other.
 
@@ -121,7 +106,7 @@ def beyond(keys: Sequence[Sorted], values: Sequence[Any]) -> list[Q]:
     """
     first = keys[0]
     if values[0] is None:
-        rest = first.is_null() & _after(keys[1:], values[1:])
+        rest = _all([first.is_null(), _after(keys[1:], values[1:])])
         return [rest, first.is_null(False)] if first.nulls_first else [rest]
     parts = [_not_null(keys, values)]
     if first.nullable and not first.nulls_first:
@@ -129,7 +114,7 @@ def beyond(keys: Sequence[Sorted], values: Sequence[Any]) -> list[Q]:
     return parts
 
 
-def _not_null(keys: Sequence[Sorted], values: Sequence[Any]) -> Q:
+def _not_null(keys: Sequence[Sorted], values: Sequence[Any]) -> Any:
     """Return the rows beyond whose first key is not NULL."""
     alike = 1
     while alike < len(keys) and keys[alike].descending == keys[0].descending and not keys[alike].nullable:
@@ -138,26 +123,34 @@ def _not_null(keys: Sequence[Sorted], values: Sequence[Any]) -> Q:
         return _compared(keys, values, keys[0].sign)
     # Implied by the rest, and what an index can be used for.
     bound = _compared(keys[:alike], values[:alike], f"{keys[0].sign}=")
-    return bound & _after(keys, values, null_too=False)
+    return _all([bound, _after(keys, values, null_too=False)])
 
 
-def _after(keys: Sequence[Sorted], values: Sequence[Any], *, null_too: bool = True) -> Q:
+def _after(keys: Sequence[Sorted], values: Sequence[Any], *, null_too: bool = True) -> Any:
     """Return the rows which are greater in one key, and equal in all keys before it."""
-    found = Q()
-    equal: list[Q] = []
+    found: list[Any] = []
+    equal: list[Any] = []
     for key, value in zip(keys, values, strict=True):
         if value is None:
             if key.nulls_first:
-                found |= reduce(and_, equal, Q()) & key.is_null(False)
+                found.append(_all([*equal, key.is_null(False)]))
             equal.append(key.is_null())
             continue
-        greater = _compared([key], [value], key.sign)
+        greater: Any = _compared([key], [value], key.sign)
         if key.nullable and not key.nulls_first and (null_too or equal):
-            greater |= key.is_null()
-        found |= reduce(and_, equal, Q()) & greater
+            greater = _any([greater, key.is_null()])
+        found.append(_all([*equal, greater]))
         equal.append(_compared([key], [value], "="))
-    return found
+    return _any(found)
 
 
-def _compared(keys: Sequence[Sorted], values: Sequence[Any], sign: str) -> Q:
-    return Q(Comparison(*(key.expression for key in keys), *map(KeyValue, values), sign=sign))
+def _compared(keys: Sequence[Sorted], values: Sequence[Any], sign: str) -> Comparison:
+    return Comparison(*(key.expression for key in keys), values=values, sign=sign)
+
+
+def _all(conditions: list[Any]) -> WhereNode:
+    return WhereNode(conditions, connector=AND)
+
+
+def _any(conditions: list[Any]) -> WhereNode:
+    return WhereNode(conditions, connector=OR)

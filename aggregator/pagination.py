@@ -16,12 +16,12 @@ from typing import Any, Generic, Literal, TypeVar
 
 from django.core import signing
 from django.db import connections
-from django.db.models import F, Model, Q, QuerySet
+from django.db.models import F, Model, QuerySet
 from django.db.models.expressions import OrderBy
 from django.db.models.query import ModelIterable
 
 from aggregator import page_counts
-from aggregator.page_conditions import KeyText, Sorted, alias_of, beyond, sorted_by, text_of
+from aggregator.page_conditions import KeyText, Sorted, alias_of, beyond, narrowed, sorted_by, text_of
 from aggregator.page_keys import Key, keys_of
 from aggregator.repeated_rows import repeats_by_join, repeats_rows
 from sharding.errors import InvalidCursor
@@ -112,7 +112,7 @@ class KeysetPaginator(Generic[M]):
 
     def _page(self, direction: str, values: list[Any] | None) -> KeysetPage[M]:
         back = direction == BACK
-        parts = [Q()] if values is None else beyond(self._sorted[back], values)
+        parts = [None] if values is None else beyond(self._sorted[back], values)
         rows, missing = self._rows(parts, back=back)
         more = len(rows) > self.per_page
         items = rows[: self.per_page]
@@ -127,7 +127,7 @@ class KeysetPaginator(Generic[M]):
             missing,
         )
 
-    def _rows(self, parts: Sequence[Q], *, back: bool) -> tuple[list[M], Mapping[str, Exception]]:
+    def _rows(self, parts: Sequence[Any], *, back: bool) -> tuple[list[M], Mapping[str, Exception]]:
         """
         Return the rows of a page, and one row more, which tells whether there is another page; and the missing shards.
         """
@@ -136,7 +136,7 @@ class KeysetPaginator(Generic[M]):
         for part in parts:
             wanted = self.per_page + 1 - len(rows)
             if wanted:
-                found = self._ordered[back].filter(part)[:wanted]
+                found = narrowed(self._ordered[back], part)[:wanted]
                 rows += found
                 missing |= getattr(found, "missing", {})
         return rows, missing
@@ -158,23 +158,23 @@ class KeysetPaginator(Generic[M]):
         """Return the keys of an instance, which does not keep them."""
         return [instance.__dict__.pop(text_of(place)) for place in range(len(self._keys))]
 
+    @cached_property
+    def _signer(self) -> signing.Signer:
+        # Without the time: the same page gives the same cursors, and so the same address.
+        return signing.Signer(salt=SALT)
+
     def _write(self, direction: str, values: list[Any]) -> str:
         written = [{"hex": value.hex()} if isinstance(value, bytes) else value for value in values]
-        return _signer().sign_object([direction, self._shape, *written])
+        return self._signer.sign_object([direction, self._shape, *written])
 
     def _read(self, cursor: str) -> tuple[str, list[Any]]:
         try:
-            direction, shape, *values = _signer().unsign_object(cursor)
+            direction, shape, *values = self._signer.unsign_object(cursor)
         except (signing.BadSignature, ValueError, TypeError, AttributeError) as error:
             raise _invalid(cursor) from error
         if shape != self._shape or len(values) != len(self._keys):
             raise _invalid(cursor)
         return direction, [bytes.fromhex(each["hex"]) if isinstance(each, dict) else each for each in values]
-
-
-def _signer() -> signing.Signer:
-    # Without the time: the same page gives the same cursors, and so the same address.
-    return signing.Signer(salt=SALT)
 
 
 def _refuse(queryset: QuerySet[Any]) -> None:

@@ -227,7 +227,7 @@ def _refuse_constructs(parts: Parts) -> bool:
         if isinstance(each, (RawSQL, ExtraWhere)) and each not in own:
             raise cannot_merge(query, "raw SQL in a query", "Write it with Django's expressions.")
         function = _function_of(each)
-        if AGGREGATES.fullmatch(function):
+        if function and AGGREGATES.fullmatch(function):
             raise cannot_merge(query, f"{function}() in Func()", "Write it with Django's aggregates.")
     return windows
 
