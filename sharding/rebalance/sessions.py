@@ -1,13 +1,12 @@
 """
 The sessions of a mover: one at the shard that gives a bucket, one at the shard that gets it, and their transactions.
 
-They are psycopg connections of their own, so that no setting, hook or cursor of the application's has a part in them.
-Whatever the role, the database or the server sets, values look alike in both: equal values are equal as text.
+How they are connected is in ``connecting``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final, LiteralString
@@ -15,43 +14,16 @@ from typing import Any, Final, LiteralString
 import psycopg
 from psycopg import sql
 
-from sharding import cluster_map, env
 from sharding.bucket_states import FENCE, BucketState
-from sharding.direct_connection import CONNECT_TIMEOUT, refuse_pooler
 from sharding.errors import Superseded
+from sharding.rebalance import connecting
 
 Cursor = psycopg.Cursor[tuple[Any, ...]]
 #: One, or several that are in the hands of one attempt.
 Buckets = int | Collection[int]
 
-#: How values are written as text, and what else could make two sessions differ.
-PINNED = {
-    "TimeZone": "UTC",
-    "DateStyle": "ISO, YMD",
-    "IntervalStyle": "postgres",
-    "extra_float_digits": "1",
-    "bytea_output": "hex",
-    "lc_monetary": "C",
-    "xmlbinary": "base64",
-    "standard_conforming_strings": "on",
-    # A fence that a standby lacks would be open again once it takes over.
-    "synchronous_commit": "on",
-    # Whoever waits for a lock is to read what was committed meanwhile.
-    "default_transaction_isolation": "read committed",
-    # One session waits while another one works.
-    "idle_session_timeout": "0",
-}
-#: By the version of the server from which on there is such a setting: a large table is compared in one transaction.
-PINNED_SINCE = {170000: {"transaction_timeout": "0"}}
-
 #: The name of a session that only looks.
 INSPECTION = "shardkit-inspection"
-
-#: Seconds that one statement may take, and that a transaction may wait for its mover: one that hangs gives way.
-STATEMENT_TIMEOUT = 600.0
-IDLE_TIMEOUT = 60.0
-#: Seconds that a statement waits for a lock; the application's transactions come first.
-LOCK_TIMEOUT = 10.0
 
 #: How the names of all sessions of movers begin.
 SESSION_NAME: Final = "shardkit-mover"
@@ -108,10 +80,9 @@ def open_inspection(alias: str) -> Iterator[Session]:
 
 @contextmanager
 def _opened(alias: str, name: str) -> Iterator[Session]:
-    connection = _connect(alias, name)
+    connection = connecting.connect(alias, name)
     try:
-        refuse_pooler(alias, connection)
-        _pin(connection)
+        connecting.pin(alias, connection)
         yield Session(alias, connection)
     finally:
         connection.close()
@@ -246,37 +217,3 @@ def _compare(
                 found=held,
                 state=state,
             )
-
-
-def _connect(alias: str, name: str) -> psycopg.Connection[tuple[Any, ...]]:
-    wrapper = cluster_map.connection_of(alias).copy()
-    wrapper.settings_dict = env.direct(wrapper.settings_dict)
-    params: dict[str, Any] = wrapper.get_connection_params()
-    # Django's adapters and its cursor, which puts values into the text of a statement.
-    for own in ("context", "cursor_factory", "prepare_threshold"):
-        params.pop(own, None)
-    params.setdefault("connect_timeout", CONNECT_TIMEOUT)
-    # A plan that was made for one bucket is not used for others.
-    params |= {"application_name": name, "autocommit": True, "prepare_threshold": None}
-    connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(**params)
-    role = wrapper.settings_dict["OPTIONS"].get("assume_role")
-    if role:
-        connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))
-    return connection
-
-
-def _pin(connection: psycopg.Connection[tuple[Any, ...]]) -> None:
-    timeouts = {
-        "statement_timeout": STATEMENT_TIMEOUT,
-        "idle_in_transaction_session_timeout": IDLE_TIMEOUT,
-        "lock_timeout": LOCK_TIMEOUT,
-    }
-    settings = PINNED | {name: f"{round(seconds * 1000)}ms" for name, seconds in timeouts.items()}
-    for version, more in PINNED_SINCE.items():
-        if connection.info.server_version >= version:
-            settings |= more
-    calls: Sequence[sql.Composable] = [
-        sql.SQL("set_config({}, {}, false)").format(sql.Literal(name), sql.Literal(value))
-        for name, value in settings.items()
-    ]
-    connection.execute(sql.SQL("SELECT {}").format(sql.SQL(", ").join(calls)))

@@ -14,7 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from sharding.rebalance import mover, sessions
+from sharding.rebalance import connecting, mover
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ class _Watch:
 def watched(hook: Hook, *, within: str = "the beginning") -> Iterator[None]:
     """Let a hook be called before each statement of every mover that begins in this process meanwhile."""
     watch = _Watch(hook, within)
-    connect, execute, executemany = sessions._connect, psycopg.Cursor.execute, psycopg.Cursor.executemany
+    connect, execute, executemany = connecting.connect, psycopg.Cursor.execute, psycopg.Cursor.executemany
     copy, write, command = psycopg.Cursor.copy, psycopg.Copy.write, psycopg.Connection._exec_command
     kept = []
 
@@ -105,7 +105,7 @@ def watched(hook: Hook, *, within: str = "the beginning") -> Iterator[None]:
         return (yield from command(connection, query, *args, **kwargs))
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(sessions, "_connect", connected)
+        patch.setattr(connecting, "connect", connected)
         patch.setattr(psycopg.Cursor, "execute", executed)
         patch.setattr(psycopg.Cursor, "executemany", executed_many)
         patch.setattr(psycopg.Cursor, "copy", copied)

@@ -16,7 +16,7 @@ import pytest
 from django.db import connections
 
 from sharding.errors import RebalanceError
-from sharding.rebalance import claiming, sessions
+from sharding.rebalance import claiming, connecting
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import Phase
 from tests.layouts import CLUSTER, SHOP_ONLY
@@ -189,7 +189,7 @@ def test_nor_does_one_whose_sessions_at_the_shards_are_left_alone(zombies, monke
     # Of another role, for one, whose sessions cannot be ended.
     monkeypatch.setattr(claiming, "_end", lambda session, name, generation: None)
     # What it reads is an old statement, for which a purge waits.
-    monkeypatch.setattr(sessions, "IDLE_TIMEOUT", 2.0)
+    monkeypatch.setattr(connecting, "IDLE_TIMEOUT", 2.0)
     shards = ("shard_a", "shard_b")
     points = zombies.some(lambda each: each.text.startswith("BEGIN") and each.alias in shards)
     stood = [zombies.stop_at(each.point) for each in points]

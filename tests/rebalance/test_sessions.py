@@ -9,7 +9,8 @@ import pytest
 
 from sharding.bucket_states import BucketState
 from sharding.errors import Superseded
-from sharding.rebalance.sessions import PINNED, mover_transaction, open_session, snapshot
+from sharding.rebalance.connecting import PINNED
+from sharding.rebalance.sessions import mover_transaction, open_session, snapshot
 from tests.layouts import CLUSTER
 from tests.rebalance.worlds import BUCKET, fence
 
