@@ -84,6 +84,11 @@ def folder_of(name: str) -> Path:
     return in_memory.moved(ROOT / "var" / name)
 
 
+def superuser_url(database: str) -> str:
+    """Return the URL of a database on the control server for the one who may do anything."""
+    return _cluster().url("control", database=database, superuser=True)
+
+
 def process_of(alias: str) -> int:
     """Return the id of the process that is the server of a shard: the one that takes connections."""
     lock = _cluster().folder / alias / "data" / "postmaster.pid"

@@ -7,6 +7,7 @@ session, so the next mover may follow at once. One that is there and gives no si
 
 from __future__ import annotations
 
+import logging
 import os
 import socket
 import threading
@@ -25,6 +26,8 @@ from sharding.rebalance.attempt import CLOSED
 from sharding.rebalance.options import MOST_TOGETHER, Options
 from sharding.rebalance.sessions import SESSION_NAME, Session, bucket_name, rename, transaction
 from sharding.rebalance.stored_moves import COLUMNS, StoredMove, of_row
+
+logger = logging.getLogger("sharding")
 
 #: First keys of the advisory locks in the control database: of a move in hand, and of whoever takes one in hand.
 MOVE_LOCK, CLAIM_LOCK = 0x534A, 0x534B
@@ -52,9 +55,14 @@ WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objsubid = 2 AND l.grante
 AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 GROUP BY l.pid, m.source, m.target
 """
+# Of a superuser, only a superuser may end a session; else a member of the role, or of pg_signal_backend.
 _HOLDERS = """
-SELECT pid FROM pg_locks WHERE locktype = 'advisory' AND classid = %s AND objid = %s AND objsubid = 2 AND granted
-AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
+SELECT l.pid, a.usename, CASE WHEN r.rolsuper THEN me.rolsuper
+       ELSE pg_has_role(a.usesysid, 'USAGE') OR pg_has_role('pg_signal_backend', 'USAGE') END
+FROM pg_locks AS l JOIN pg_stat_activity AS a ON a.pid = l.pid JOIN pg_roles AS r ON r.oid = a.usesysid
+JOIN pg_roles AS me ON me.rolname = current_user
+WHERE l.locktype = 'advisory' AND l.classid = %s AND l.objid = %s AND l.objsubid = 2 AND l.granted
+AND l.database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 _OLDER = """
 SELECT pid FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid()
@@ -174,17 +182,31 @@ def _begin(cursor: Any, moves: Sequence[StoredMove], worker: str) -> list[Stored
 
 
 def _lock(cursor: Any, move: StoredMove, is_silent: bool) -> bool:
-    if is_silent:
-        # It may stand still in the middle of a change of the row.
-        cursor.execute(_HOLDERS, [MOVE_LOCK, move.id])
-        for (pid,) in cursor.fetchall():
-            cursor.execute("SELECT pg_terminate_backend(%s, %s)", [pid, round(ENDING * 1000)])
+    # It may stand still in the middle of a change of the row.
+    if is_silent and not _end_holders(cursor, move):
+        return False
     # Whoever changes the row at this moment is at it.
     cursor.execute(
         "SELECT phase FROM sharding_move WHERE id = %s AND generation = %s FOR UPDATE SKIP LOCKED",
         [move.id, move.generation],
     )
     return cursor.fetchone() == (str(move.phase),) and _try(cursor, move)
+
+
+def _end_holders(cursor: Any, move: StoredMove) -> bool:
+    """End the sessions that have a move in hand, and return whether this role may end them all."""
+    cursor.execute(_HOLDERS, [MOVE_LOCK, move.id])
+    for pid, role, is_allowed in cursor.fetchall():
+        if not is_allowed:
+            logger.warning(
+                "Whoever moves bucket %d gives no sign of life, and cannot be replaced: its session at the control "
+                "database (process %d of the server) belongs to another role, %s. End it as that role, or as a "
+                "superuser: SELECT pg_terminate_backend(%d)",
+                *(move.bucket, pid, role, pid),
+            )
+            return False
+        cursor.execute("SELECT pg_terminate_backend(%s, %s)", [pid, round(ENDING * 1000)])
+    return True
 
 
 def _try(cursor: Any, move: StoredMove) -> bool:

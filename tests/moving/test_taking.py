@@ -12,6 +12,7 @@ from dataclasses import replace
 
 import psycopg
 import pytest
+from django.db import connections
 
 from sharding import bucket_of, cluster_map
 from sharding.errors import RebalanceError
@@ -19,6 +20,7 @@ from sharding.models import Attempt, Move
 from sharding.rebalance import claiming, registering, stored_moves
 from sharding.rebalance.phases import Phase, Wanted
 from sharding.rebalance.sessions import open_session
+from tests import servers
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.moving import victims
 from tests.moving.applications import session
@@ -63,6 +65,24 @@ def test_one_that_hangs_in_the_middle_of_a_change_is_replaced(scene, hanging):
     finish(scene)
     assert scene.move.phase == "done"
     assert scene.states() == (None, "owned")
+
+
+def test_one_that_hangs_and_belongs_to_another_role_is_told_of(scene, caplog):
+    stop_at(scene, Phase.COPYING)
+    scene.options = replace(scene.options, silence=0.0)
+    name = connections["default"].settings_dict["NAME"]
+    with closing(psycopg.connect(servers.superuser_url(name), autocommit=True)) as other:
+        other.execute("SELECT pg_advisory_lock(%s, %s)", [claiming.MOVE_LOCK, scene.move.id])
+        assert scene.mover().run() == 0
+        [told] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+        assert told == (
+            f"Whoever moves bucket {scene.bucket} gives no sign of life, and cannot be replaced: its session at the "
+            f"control database (process {other.info.backend_pid} of the server) belongs to another role, postgres. "
+            f"End it as that role, or as a superuser: SELECT pg_terminate_backend({other.info.backend_pid})"
+        )
+        assert scene.move.phase == "copying"
+    finish(scene)
+    assert scene.move.phase == "done"
 
 
 def test_one_that_hangs_while_it_takes_a_move_holds_up_nobody_for_long(scene, monkeypatch):
