@@ -31,6 +31,7 @@ from scripts import (
     mutations_of_integrations,
     mutations_of_merging,
     mutations_of_moves,
+    mutations_of_pages,
     mutations_of_policies,
 )
 from scripts.mutation_list import Mutation
@@ -43,6 +44,7 @@ MUTATIONS = [
     *mutations_of_integrations.MUTATIONS,
     *mutations_of_merging.MUTATIONS,
     *mutations_of_moves.MUTATIONS,
+    *mutations_of_pages.MUTATIONS,
     *mutations_of_policies.MUTATIONS,
 ]
 LEFT_OUT = shutil.ignore_patterns(".git", "var", ".venv*", "__pycache__", ".*_cache", "_build", "*.egg-info")
