@@ -19,7 +19,7 @@ from sharding.errors import FanOutTimeout
 from sharding.testing.statements import statements
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
-from tests.policy.trouble import paused, sessions, slow, took_less_than, waiting
+from tests.policy.trouble import paused, sessions_everywhere, slow, took_less_than, waiting
 from tests.settings import SHARDING
 from tests.shop.models import Order
 
@@ -82,14 +82,14 @@ def test_the_server_gives_up_by_itself() -> None:
 def test_a_paused_server_costs_its_connection_and_no_other() -> None:
     list(fan_out(Order.objects))
     before = {alias: connections[alias].connection.info.backend_pid for alias in CLUSTER}
-    numbers = {alias: sessions(alias) for alias in CLUSTER}
+    numbers = sessions_everywhere()
     with paused("shard_b"), pytest.raises(FanOutTimeout):
         asked().count()
     assert connections["shard_b"].connection is None
     assert fan_out(Order.objects).count() == 16
     after = {alias: connections[alias].connection.info.backend_pid for alias in CLUSTER}
     assert {alias for alias in CLUSTER if before[alias] != after[alias]} == {"shard_b"}
-    assert {alias: sessions(alias) for alias in CLUSTER} == numbers
+    assert sessions_everywhere(numbers) == numbers
 
 
 def test_a_paused_server_to_which_nobody_is_connected() -> None:

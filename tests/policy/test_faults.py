@@ -20,7 +20,7 @@ from aggregator.partial_results import PartialAggregate
 from sharding.errors import ShardsUnavailable
 from tests.downtime import down
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
-from tests.policy.trouble import full, paused, sessions, slow, terminate, took_less_than, when_waiting
+from tests.policy.trouble import full, paused, sessions_everywhere, slow, terminate, took_less_than, when_waiting
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -39,10 +39,10 @@ READS: dict[str, Callable[[Any], Any]] = {
 def sessions_before(orders: None) -> Any:
     """No session is left over, nor a transaction that goes on."""
     list(fan_out(Order.objects))
-    before = {alias: sessions(alias) for alias in CLUSTER}
+    before = sessions_everywhere()
     yield
     assert fan_out(Order.objects).count() == 16
-    assert {alias: sessions(alias) for alias in CLUSTER} == before
+    assert sessions_everywhere(before) == before
     for alias in CLUSTER:
         assert connections[alias].connection.info.transaction_status.name == "IDLE"
         with connections[alias].cursor() as cursor:
@@ -166,7 +166,7 @@ def test_an_interruption_while_a_server_does_not_answer(atomic: bool, monkeypatc
 def test_no_session_and_no_thread_outlives_a_request() -> None:
     """Those of the pool have none of their own, and sleep."""
     list(fan_out(Order.objects, timeout=5))
-    before = {alias: sessions(alias) for alias in CLUSTER}
+    before = sessions_everywhere()
 
     def view() -> None:
         request_started.send(sender=None)
@@ -180,7 +180,7 @@ def test_no_session_and_no_thread_outlives_a_request() -> None:
         thread.start()
     for thread in views:
         thread.join()
-    assert {alias: sessions(alias) for alias in CLUSTER} == before
+    assert sessions_everywhere(before) == before
     ours = {thread.name.partition("_")[0] for thread in threading.enumerate() if thread.name.startswith("fan-out")}
     assert ours == {"fan-out"}
     assert threads._threads()._work_queue.empty()

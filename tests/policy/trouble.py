@@ -15,6 +15,7 @@ from typing import Any
 from django.db import connections
 
 from tests import servers
+from tests.layouts import CLUSTER
 
 TABLE = "shop_order"
 
@@ -58,6 +59,22 @@ def sessions(alias: str) -> int:
             "AND backend_type = 'client backend' AND pid <> pg_backend_pid()"
         )
         return int(cursor.fetchone()[0])
+
+
+def sessions_everywhere(expected: dict[str, int] | None = None) -> dict[str, int]:
+    """
+    Return how many sessions each database has, once they are as expected, or as they were a moment ago.
+
+    A server takes a while to end a session that was closed; after five seconds, they are what they are.
+    """
+    until = time.monotonic() + 5
+    while True:
+        found = {alias: sessions(alias) for alias in CLUSTER}
+        if found == expected or time.monotonic() > until:
+            return found
+        time.sleep(0.01)
+        if expected is None and found == {alias: sessions(alias) for alias in CLUSTER}:
+            return found
 
 
 SESSIONS = (
