@@ -67,6 +67,14 @@ def is_nullable(query: Any, alias: str) -> bool:
     return bool(column.target.null or not always)
 
 
+def type_of(expression: Any) -> str:
+    """Return the kind of field that an expression gives, or nothing where Django cannot tell."""
+    try:
+        return str(expression.output_field.get_internal_type())
+    except FieldError:
+        return ""
+
+
 def _keys(queryset: QuerySet[Any], item: Any) -> Iterator[Key]:
     label = queryset.model._meta.label
     if isinstance(item, str):

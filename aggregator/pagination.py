@@ -22,7 +22,7 @@ from django.db.models.query import ModelIterable
 
 from aggregator import page_counts
 from aggregator.page_conditions import KeyText, Sorted, alias_of, beyond, narrowed, sorted_by, text_of
-from aggregator.page_keys import Key, keys_of
+from aggregator.page_keys import Key, keys_of, type_of
 from aggregator.repeated_rows import repeats_by_join, repeats_rows
 from sharding.errors import InvalidCursor
 
@@ -87,8 +87,9 @@ class KeysetPaginator(Generic[M]):
         default: Any = queryset.model._meta.ordering if query.default_ordering else ()
         self._keys = keys_of(queryset, ordering if ordering is not None else query.order_by or default)
         self._queryset = _with_keys(queryset, self._keys)
-        # A cursor fits only the order that it was made for.
-        shape = "\0".join([queryset.model._meta.label_lower, *(key.name for key in self._keys)])
+        # A cursor fits only the order that it was made for, of keys that had the types that they have.
+        types = [type_of(self._queryset.query.annotations[alias_of(place)]) for place in range(len(self._keys))]
+        shape = "\0".join([queryset.model._meta.label_lower, *(key.name for key in self._keys), *types])
         self._shape = hashlib.sha256(shape.encode()).hexdigest()[:16]
 
     @cached_property
