@@ -12,11 +12,10 @@ from collections.abc import Iterator
 from contextlib import suppress
 from typing import Any
 
-import hypothesis
 import pytest
 from django.db import connections
 from django.test import TransactionTestCase
-from hypothesis import Phase
+from hypothesis import HealthCheck, Phase, settings
 
 from sharding import cluster_map
 from sharding.errors import MapError
@@ -25,10 +24,12 @@ from tests import cleaning_up, leftovers, manage_server, servers
 # What runs in the background of a shell ignores interruptions, and a program inherits that from its test.
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# How fast a machine is, and how lucky with its numbers, says nothing about the code.
+CHANCE = [HealthCheck.too_slow, HealthCheck.filter_too_much]
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=CHANCE)
 # Of code that was broken on purpose, nobody wants to know the smallest program that shows it.
-hypothesis.settings.register_profile("unshrunk", phases=[Phase.explicit, Phase.generate])
-if os.environ.get("SHARDKIT_UNSHRUNK") == "1":
-    hypothesis.settings.load_profile("unshrunk")
+settings.register_profile("unshrunk", settings.get_profile("patient"), phases=[Phase.explicit, Phase.generate])
+settings.load_profile("unshrunk" if os.environ.get("SHARDKIT_UNSHRUNK") == "1" else "patient")
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_reset_sequences", "live_server"}
 

@@ -97,8 +97,8 @@ def test_the_proxy_delays_each_way():
                 time.sleep(0.01)
             client.shutdown(socket.SHUT_WR)
             assert there.makefile("rb").read() == b"one, two"
-            assert 0.03 <= time.monotonic() - begun < 0.5
+            assert time.monotonic() - begun >= 0.03
             begun = time.monotonic()
             there.sendall(b"back")
             assert client.recv(100) == b"back"
-            assert 0.03 <= time.monotonic() - begun < 0.5
+            assert time.monotonic() - begun >= 0.03

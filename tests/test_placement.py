@@ -181,7 +181,7 @@ def spread(owners, shards):
     return sum(owners.count(alias) ** 2 for alias in shards)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.data())
 def test_even_is_as_even_as_possible_with_the_fewest_moves(data):
     """Compare with all assignments there are: the flattest that keep the pins, and of these the nearest."""

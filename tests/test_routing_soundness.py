@@ -17,7 +17,7 @@ import pytest
 from django.db.models import F, Model, Q, QuerySet, Value
 from django.db.models.lookups import Exact
 from django.test import override_settings
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sharding import bucket_of
@@ -125,7 +125,7 @@ def assert_sound(queryset: QuerySet[Any], rows: Iterator[tuple[int, Row]]) -> No
         assert not lost, f"{queryset.query.where} matches rows of other buckets than {set(buckets)}: {lost}"
 
 
-law = settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+law = settings(max_examples=200)
 
 
 @law

@@ -142,7 +142,7 @@ INTEGERS = st.one_of(
 NUMBERS = st.one_of(st.integers(1, 10**4), st.integers(1, 2**63 - 1), st.sampled_from([10_000**n for n in range(5)]))
 
 
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(pairs=st.lists(st.tuples(INTEGERS, NUMBERS), min_size=100, max_size=300))
 def test_quotient(pairs: list[tuple[int, int]]) -> None:
     """Every digit of PostgreSQL's, and their number."""

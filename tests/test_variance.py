@@ -14,7 +14,7 @@ import pytest
 from django.db import OperationalError, connections
 from django.db.models import Avg, Count, F, FloatField, Q, StdDev, Sum, Value, Variance
 from django.db.models.functions import Cast
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from aggregator import variance
@@ -131,7 +131,6 @@ NUMBERS = st.one_of(FINITE, st.integers(-9, 9), st.sampled_from(["NaN", "Infinit
 FUNCTIONS = ("VAR_POP", "VAR_SAMP", "STDDEV_POP", "STDDEV_SAMP")
 
 
-@settings(deadline=None)
 @given(rows=st.lists(st.tuples(st.integers(0, 2), NUMBERS), min_size=1, max_size=12))
 # The root of their variance, which PostgreSQL itself rounds once, ends in a 5 where it is rounded twice.
 @example(rows=[(0, 0), (1, 1), (1, 929)])

@@ -109,7 +109,7 @@ def walked(paginator: Any, cursor: str | None = None, *, back: bool = False) -> 
         pages.append(paginator.page(cursor))
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(ORDERINGS, st.integers(3, 20))
 def test_any_order_forth_and_back(terms: Any, per_page: int) -> None:
     everything = expected(counted(Order.objects.using(REFERENCE)), terms)
@@ -121,7 +121,7 @@ def test_any_order_forth_and_back(terms: Any, per_page: int) -> None:
     assert [[order.pk for order in page] for page in back] == [[order.pk for order in page] for page in pages[-2::-1]]
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=15)
 @given(ORDERINGS, st.integers(2, 9), st.data())
 def test_rows_that_come_and_go(terms: Any, per_page: int, data: Any) -> None:
     """Between pages others insert and delete: what was there all the time comes once, and in order."""
@@ -148,7 +148,7 @@ def test_rows_that_come_and_go(terms: Any, per_page: int, data: Any) -> None:
         transaction.set_rollback(True, using="default")
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(ORDERINGS, st.integers(1, 4))
 def test_one_shard_key(terms: Any, per_page: int) -> None:
     everything = expected(counted(Order.objects.using(REFERENCE).filter(tenant_id=3)), terms)
@@ -156,7 +156,7 @@ def test_one_shard_key(terms: Any, per_page: int) -> None:
     assert [order.pk for page in pages for order in page] == everything
 
 
-@settings(max_examples=8, deadline=None)
+@settings(max_examples=8)
 @given(ORDERINGS, st.integers(1, 4))
 def test_a_distinct_queryset(terms: Any, per_page: int) -> None:
     terms = [term for term in terms if term[0] != "n"]

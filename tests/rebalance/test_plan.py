@@ -12,7 +12,7 @@ from itertools import pairwise, product
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import assume, given
 from hypothesis import strategies as st
 
 from sharding.bucket_map import BucketMap
@@ -209,8 +209,6 @@ def test_nothing_moves_while_all_are_within_the_threshold(request_):
         assert plan.reasons == (f"Each shard's load is within {percent} of its fair share: there is nothing to do.",)
 
 
-# Few requests have such an end.
-@settings(suppress_health_check=[HealthCheck.filter_too_much])
 @given(requests())
 def test_a_plan_that_is_done_leaves_nothing_to_do(request_):
     """Only for those that settle: a bucket that moved may move again in the next plan, which may find a better end."""
