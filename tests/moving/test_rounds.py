@@ -385,6 +385,7 @@ def test_all_are_taken_back(scenes):
 @pytest.mark.parametrize("step", ["Capture", "Fence"])
 def test_a_writer_that_does_not_end_holds_up_its_own_bucket_alone(scenes, monkeypatch, step):
     monkeypatch.setitem(barrier.behind.__kwdefaults__, "waits", (20, 20))
+    set_options(scenes, window=600.0)
     before, busy = rows_of(scenes), scenes[2]
     with closing(session("shard_a")) as writer:
 
@@ -399,6 +400,8 @@ def test_a_writer_that_does_not_end_holds_up_its_own_bucket_alone(scenes, monkey
         assert busy.states()[0] in ("owned", "capturing")
         assert "canceling statement due to" in busy.move.error
         writer.execute("COMMIT")
+    set_options(scenes, window=0.0)
+    Move.objects.using("default").filter(phase="window").update(window_ends=scenes[0].move.announced)
     finish_all(scenes)
     Move.objects.using("default").filter(bucket=busy.bucket).update(error="")
     assert_moved(scenes, before)

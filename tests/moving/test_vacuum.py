@@ -9,10 +9,10 @@ from dataclasses import replace
 
 import pytest
 
+from sharding.models import Move
 from sharding.rebalance.phases import Phase
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.moving.applications import session
-from tests.moving.scenes import MAP_TTL
 from tests.moving.statements import watched
 from tests.moving.ways import finish, once
 
@@ -31,8 +31,9 @@ def test_a_session_that_is_lost_ends_no_mover(scene):
                 "WHERE application_name LIKE 'shardkit-mover:%' AND datname = current_database()"
             )
 
-    scene.options = replace(scene.options, window=MAP_TTL)
+    scene.options = replace(scene.options, window=600.0)
     finish(scene, (Phase.WINDOW,))
+    Move.objects.using("default").update(window_ends=scene.move.announced)
     ended = []
     with once(vacuums, lose) as met:
         while not met:
