@@ -21,6 +21,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from sharding import cluster_map
+from sharding.rebalance import verifying
 from sharding.rebalance.options import Options
 from sharding.rebalance.phases import UNDECIDED, Phase, Wanted
 from tests.layouts import CLUSTER, SHOP_ONLY
@@ -207,8 +208,10 @@ def test_there_and_back(killer, capsys):
     assert killer.killed.total() > 200
 
 
-def test_three_together(killer_of_three, capsys):
+def test_three_together(killer_of_three, monkeypatch, capsys):
     """Whoever takes a part of them goes on with it, alone or with others: each has a row of its own."""
+    # Their tables are large, so that the rows are counted while the application writes.
+    monkeypatch.setattr(verifying, "RANGE", 3)
     killer, begun = killer_of_three, time.monotonic()
     killer.scene.options = IN_NO_TIME
     place, lost = 0, True
