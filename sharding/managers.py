@@ -42,7 +42,8 @@ class ShardedQuerySet(models.QuerySet[Any]):
         entry = registry.get(self.model)
         objs = tuple(objs)
         for instance in objs:
-            if entry.key_attname in instance.__dict__:
+            # An instance may be made of an id and of what is written: the id tells the bucket.
+            if instance.__dict__.get(entry.key_attname) is not None:
                 entry.verify(instance, entry.bucket_of(instance))
         with door().committing_one_by_one():
             return super().bulk_update(objs, *args, **kwargs)

@@ -173,6 +173,17 @@ def test_bulk_create_of_two_shards_keeps_the_order(layout: Layout, shop: Shop) -
         assert (stored.tenant_id, stored.quantity, stored.bucket) == (order.tenant_id, order.quantity, order.bucket)
 
 
+def test_bulk_update_of_instances_that_were_never_read(layout: Layout, shop: Shop) -> None:
+    """They hold the id, which tells the bucket, and what is to be written."""
+    there = Order.objects.create(tenant_id=tenant_on(layout.away or layout.home, 3))
+    stubs = [Order(pk=order.pk, status="sent") for order in (shop.order, there)]
+    with assert_statements(layout.expect(home=1, away=1 if layout.away else 0)):
+        assert Order.objects.bulk_update(stubs, ["status"]) == 2
+    for order in (shop.order, there):
+        order.refresh_from_db()
+        assert order.status == "sent"
+
+
 def test_proxy(layout: Layout, shop: Shop) -> None:
     with assert_statements(layout.expect(home=4)), assert_no_fan_out():
         paid = PaidOrder.objects.create(tenant_id=shop.tenant, status="paid")
