@@ -104,11 +104,29 @@ def complete(instance: Model, entry: Entry) -> None:
     # A deferred key stays unread: reading it would be a query.
     own = instance.__dict__.get(entry.key_attname)
     if own is None and instance._state.adding:
+        own = _key_of_target(instance, entry)
+    if own is None and instance._state.adding:
         inherited = key if key is not None else _key_of_parent(instance, entry)
         if inherited is not None:
             setattr(instance, entry.key_attname, inherited)
     elif own is not None and key is not None and entry.prepare_key(own) != key:
         raise _conflict(entry, key, own)
+
+
+def _key_of_target(instance: Model, entry: Entry) -> Any:
+    """
+    Give an instance the key of the row that is its key (``account=account``), which was saved only after it was given.
+
+    bulk_create() makes ids before Django does this.
+    """
+    field: Any = entry.key_field
+    target = instance._state.fields_cache.get(entry.key)
+    if target is None:
+        return None
+    key = getattr(target, field.target_field.attname)
+    if key is not None:
+        setattr(instance, entry.key_attname, key)
+    return key
 
 
 def _key_of_parent(instance: Model, entry: Entry) -> Any:

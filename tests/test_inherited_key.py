@@ -7,10 +7,11 @@ from __future__ import annotations
 import pytest
 
 from aggregator import fan_out
-from sharding.errors import BucketMismatch, ShardKeyMissing
+from sharding import scope
+from sharding.errors import BucketMismatch, ScopeConflict, ShardKeyMissing
 from tests.layouts import CLUSTER
 from tests.messages import whole
-from tests.shop.models import Customer, Line, Order
+from tests.shop.models import Account, Customer, Device, Entry, Line, Order, Reading
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
@@ -34,6 +35,28 @@ def test_instance(order: Order) -> None:
 def test_bulk_create(order: Order) -> None:
     lines = Line.objects.bulk_create([Line(order=order, product=name) for name in ("pen", "ink")])
     assert [line.tenant_id for line in lines] == [7, 7]
+
+
+def test_bulk_create_under_a_row_that_was_saved_later() -> None:
+    """Django takes the id of such a row only after it has asked for the ids of the new ones."""
+    account, device = Account(owner="Bo"), Device(serial="N-1")
+    entries = [Entry(account=account, amount=amount) for amount in (1, 2)]
+    readings = [Reading(device=device, value=3)]
+    account.save()
+    device.save()
+    Entry.objects.bulk_create(entries)
+    Reading.objects.bulk_create(readings)
+    assert {entry.bucket for entry in account.entries.all()} == {account.bucket}
+    assert [entry.amount for entry in account.entries.order_by("amount")] == [1, 2]
+    assert device.readings.get().value == 3
+
+
+def test_a_row_that_was_saved_later_goes_before_the_scope() -> None:
+    account, other = Account(owner="Bo"), Account.objects.create(owner="Di")
+    entries = [Entry(account=account, amount=1)]
+    account.save()
+    with scope(other.pk, of=Account), pytest.raises(ScopeConflict):
+        Entry.objects.bulk_create(entries)
 
 
 def test_key_that_is_given_is_kept_and_checked(order: Order) -> None:
