@@ -1,8 +1,9 @@
 """
-The sharded rows that depend on a global row, on whichever shards they are: what delete() of the global row asks for.
+The sharded rows that depend on a row by what tells no key, on whichever shards they are: what delete() asks for.
 
-Django's collector asks the base manager of the dependent model, and names no shard key. Every shard is asked, as one of
-Django's own questions; what is then written goes to the shards that hold such rows, by key and id.
+That is a foreign key to a global row, or a generic one. Django's collector asks the base manager of the dependent
+model, and names no shard key. Every shard is asked, as one of Django's own questions; what is then written goes to the
+shards that hold such rows, by key and id.
 """
 
 from __future__ import annotations
@@ -14,41 +15,43 @@ from django.db.models import Manager, QuerySet
 from django.db.models.base import ModelBase
 from django.db.models.expressions import Col
 from django.db.models.fields.related_lookups import RelatedIn
+from django.db.models.lookups import Exact, In
 from django.db.models.sql.where import WhereNode
 
 from sharding import deletion, registry, routing, scopes
 
 
 class DependentQuerySet(QuerySet[Any]):
-    """A queryset of Django's own, which finds dependent rows of global rows without their keys."""
+    """A queryset of Django's own, which finds dependent rows without their keys."""
 
     _db: str | None
     _hints: dict[str, Any]
 
     def _fetch_all(self) -> None:
-        if self._result_cache is not None or not self._depends_on_global_rows():
+        if self._result_cache is not None or not self._names_no_key():
             super()._fetch_all()
             return
-        scopes.refuse(registry.get(self.model), f"Looking for dependent rows of {self.model._meta.label}")
+        if self._depends_on_global_rows():
+            scopes.refuse(registry.get(self.model), f"Looking for dependent rows of {self.model._meta.label}")
         with routing.probe():
             super()._fetch_all()
 
     def select_related(self, *fields: Any) -> Self:
         # The admin asks for the global rows along with them, which it has.
-        if fields and fields != (None,) and self._depends_on_global_rows():
+        if fields and fields != (None,) and self._names_no_key():
             fields = tuple(name for name in fields if not self._is_global(self.model._meta.get_field(name)))
             if not fields:
                 return self.all()
         return super().select_related(*fields)
 
     def update(self, **values: Any) -> int:
-        if not self._depends_on_global_rows():
+        if not self._names_no_key():
             return super().update(**values)
         rows: QuerySet[Any] = QuerySet(self.model, using=self._db)
         return sum(rows.filter(named).update(**values) for named in deletion.batches(self.model, self._named()))
 
     def _raw_delete(self, using: Any) -> int:
-        if not self._depends_on_global_rows():
+        if not self._names_no_key():
             return super()._raw_delete(using)
         return deletion.delete_rows(self.model, self._named(), using)
 
@@ -56,12 +59,30 @@ class DependentQuerySet(QuerySet[Any]):
         """Return the rows with their ids and keys alone."""
         return self.only("pk", registry.get(self.model).key_attname)
 
-    def _depends_on_global_rows(self) -> bool:
+    def _names_no_key(self) -> bool:
         # Of its other questions Django knows the instance; prefetch_related() is asked for by the application.
         if self._hints or routing.native_alias() is not None:
             return False
+        return self._depends_by_foreign_key() or self._generic_type() is not None
+
+    def _depends_on_global_rows(self) -> bool:
+        found = self._generic_type()
+        return registry.entry(found.model_class()) is None if found is not None else self._depends_by_foreign_key()
+
+    def _depends_by_foreign_key(self) -> bool:
         found = list(_leaves(self.query.where))
         return bool(found) and all(isinstance(each, RelatedIn) and self._is_global_column(each.lhs) for each in found)
+
+    def _generic_type(self) -> Any:
+        """Return the type of the rows on which these depend by a generic foreign key, or None if they do not."""
+        # Django sorts the conditions by the names of the fields.
+        match sorted(_leaves(self.query.where), key=lambda each: isinstance(each, In)):
+            case [Exact(lhs=Col() as of_type, rhs=int() as number), In(lhs=Col() as of_id)]:
+                named = (of_type.target.name, of_id.target.name)
+                if any(named == (each.ct_field, each.fk_field) for each in _generic_keys(self.model)):
+                    types: Any = of_type.target.related_model
+                    return types.objects.db_manager(self._db).get_for_id(number)
+        return None
 
     def _is_global_column(self, column: Any) -> bool:
         return isinstance(column, Col) and self._is_global(column.target)
@@ -85,6 +106,11 @@ class ShardedModelBase(ModelBase):
 
 
 _DependentManager = Manager.from_queryset(DependentQuerySet)
+
+
+def _generic_keys(model: Any) -> Iterator[Any]:
+    # The class itself can be imported only where django.contrib.contenttypes is installed.
+    return (each for each in model._meta.private_fields if hasattr(each, "ct_field") and hasattr(each, "fk_field"))
 
 
 def _leaves(where: WhereNode) -> Iterator[Any]:
