@@ -111,6 +111,13 @@ def test_foreign_key_to_a_row_of_the_bucket(rows: Rows) -> None:
     assert rows.order.customer == rows.customer
 
 
+def test_foreign_key_to_a_row_that_is_not_saved(rows: Rows) -> None:
+    """It is Django's to refuse."""
+    message = "Unsaved model instance <Customer: Bo> cannot be used in an ORM query."
+    with assert_statements({}), pytest.raises(ValueError, match=whole(message)), atomic():
+        rows.mine.update(customer=Customer(tenant_id=1, name="Bo"))
+
+
 def test_foreign_key_that_the_database_computes(rows: Rows) -> None:
     found = Coalesce("customer", Value(rows.stranger.pk))
     with assert_statements({}), pytest.raises(BucketMismatch) as caught:

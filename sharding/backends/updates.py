@@ -123,8 +123,11 @@ def _literals(entry: Entry, field: Any, value: Any, buckets: Buckets) -> Iterato
             expected=-1,
             found=-1,
         )
-    elif value is not None:
-        yield _plain(field, value), buckets
+    else:
+        plain = _plain(field, value)
+        # An unsaved instance is Django's to refuse.
+        if plain is not None:
+            yield plain, buckets
 
 
 def _plain(field: Any, value: Any) -> Any:
