@@ -11,6 +11,7 @@ from functools import cache
 from typing import Any
 
 from aggregator import deep_offsets, gather
+from aggregator.compiled import compilable
 from aggregator.planner import Tier
 from aggregator.planning import Planning
 from sharding.backends.hook import FanOutRequest
@@ -21,7 +22,9 @@ def checked_compiler(request: FanOutRequest) -> Any:
     """Return the compiler of a request to one shard."""
     native = request.native()
     made: Any = type(native)
-    checked = _checked(made)(native.query, native.connection, native.using, native.elide_empty)
+    # Another tier may compile it in turn.
+    query = compilable(native.query)
+    checked = _checked(made)(query, native.connection, native.using, native.elide_empty)
     checked.request = request
     return checked
 

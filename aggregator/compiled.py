@@ -1,5 +1,5 @@
 """
-Compiled SQL with its parameters, and which of it is the same.
+Compiled SQL with its parameters, and which of it is the same; and what may be compiled.
 """
 
 from __future__ import annotations
@@ -18,3 +18,15 @@ def place_of(sql: Sql, among: Sequence[Sql]) -> int | None:
     """
     places = (place for place, each in enumerate(among) if each == sql and repr(each) == repr(sql))
     return next(places, None)
+
+
+def compilable(query: Any) -> Any:
+    """
+    Return a copy of a query, which may be compiled without a trace in the query.
+
+    Compiling a union adds the columns that it is sorted by to those that it selects; a plain clone shares their names.
+    """
+    copied = query.clone()
+    if copied.combinator and copied.selected is not None:
+        copied.selected = copied.selected.copy()
+    return copied

@@ -33,6 +33,7 @@ from aggregator import (
 )
 from aggregator.asking import Asking
 from aggregator.checked import alone_compiler, checked_compiler
+from aggregator.compiled import compilable
 from aggregator.merge import Row, SortKey
 from aggregator.planner import Tier
 from aggregator.planning import Planning
@@ -84,9 +85,7 @@ class Merging(Planning):
     select: Any
 
     def __init__(self, request: FanOutRequest, connection: Any) -> None:
-        query = request.limited(request.query)
-        if query is request.query:
-            query = query.clone()
+        query = compilable(request.limited(request.query))
         # Every shard's first rows may be skipped rows, so the offset is applied to the merged ones.
         self.low, self.high = query.low_mark, query.high_mark
         query.low_mark = 0

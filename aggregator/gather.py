@@ -13,6 +13,7 @@ from django.core.exceptions import EmptyResultSet
 from django.db.models.sql.constants import GET_ITERATOR_CHUNK_SIZE, MULTI, SINGLE
 
 from aggregator import collations, executor, finishing, gathering, policy
+from aggregator.compiled import compilable
 from aggregator.gathered_tables import Reads, Recording, recorded
 from aggregator.gathering import Statement
 from aggregator.merge import Row
@@ -62,7 +63,7 @@ class Gathering(Recording):
         self.refusal = refusal
         self.construct: str = getattr(refusal, "construct", "a join to a global model")
         self.plan = Plan(Tier.GATHER, f"the rows are gathered in one place because of {self.construct}")
-        query = request.query.clone()
+        query = compilable(request.query)
         self._explained: Any = query.explain_info
         query.explain_info = None
         super().__init__(query, connection, connection.alias, request.elide_empty)  # type: ignore[call-arg]
@@ -139,8 +140,13 @@ class Gathering(Recording):
 
     def reads(self) -> tuple[str, Any, Reads]:
         """Return the statement, and what it reads of each table."""
-        with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:
-            sql, params = self.as_sql()
+        # To plan, and again to execute.
+        planned, self.query = self.query, compilable(self.query)
+        try:
+            with recorded(self.query, self.connection, everywhere=self._everywhere) as reads:
+                sql, params = self.as_sql()
+        finally:
+            self.query = planned
         if reads.is_scoped():
             # The scope limits a query, but neither its subqueries nor what it joins.
             raise self.refusal

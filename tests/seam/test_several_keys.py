@@ -120,6 +120,13 @@ def test_owners_are_asked(
     assert len(found) >= each
 
 
+def test_unions_that_are_sorted_by_what_they_do_not_select(layout: Layout, pair: list[Order]) -> None:
+    rows = Order.objects.filter(pk__in=_ids(pair))
+    union = rows.union(rows.filter(quantity=4)).order_by("-quantity")
+    assert list(union.values_list("tenant_id", flat=True)) == _tenants(pair)[::-1]
+    assert union.values("tenant_id")[1] == {"tenant_id": pair[0].tenant_id}
+
+
 def test_bulk_update(layout: Layout, pair: list[Order]) -> None:
     for place, order in enumerate(pair):
         order.quantity = place
