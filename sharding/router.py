@@ -13,6 +13,7 @@ from django.apps import apps
 from django.conf import settings
 from django.core.exceptions import ImproperlyConfigured
 from django.db import DEFAULT_DB_ALIAS
+from django.db.models import Model
 
 from sharding import conf, lineage, reference_models, registry, routing
 from sharding.control import ON_EVERY_SHARD
@@ -31,6 +32,8 @@ class ShardRouter:
 
         So a RunPython that names no database queries the one it runs on; a row's own database goes before.
         """
+        if not _is_model(model):
+            return None
         alias = routing.native_alias()
         if alias is not None:
             return None if alias == DEFAULT_DB_ALIAS or _own_database(hints) else alias
@@ -42,7 +45,7 @@ class ShardRouter:
 
     def db_for_write(self, model: Any, **hints: Any) -> str | None:
         """Return the same, and for reference models the control database: there they are written on all databases."""
-        if routing.native_alias() is not None or not reference_models.is_reference(model):
+        if not _is_model(model) or routing.native_alias() is not None or not reference_models.is_reference(model):
             return self.db_for_read(model, **hints)
         own = _own_database(hints, of=reference_models.is_reference)
         # Of a copy that was read elsewhere, from a replica for one, the routers that follow know more.
@@ -70,6 +73,11 @@ class ShardRouter:
         if db == DEFAULT_DB_ALIAS:
             return True
         return on_shard and (model_name is None or model_name.lower() in ON_EVERY_SHARD)
+
+
+def _is_model(given: Any) -> bool:
+    """Return whether something is a model. A cache in the database asks for its table with a class that is none."""
+    return isinstance(given, type) and issubclass(given, Model)
 
 
 def _shards() -> tuple[str, ...]:
@@ -102,6 +110,6 @@ def _is_on_shards(app_label: str, model_name: str, historical: Any) -> bool:
     try:
         apps.get_model(app_label, model_name)
     except LookupError:
-        fields = historical._meta.local_fields if historical is not None else []
+        fields = historical._meta.local_fields if _is_model(historical) else []
         return any(isinstance(field, BucketField) for field in fields) or lineage.was_sharded(label)
     return False

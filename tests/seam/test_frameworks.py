@@ -10,13 +10,16 @@ from pathlib import Path
 
 import pytest
 from django.core import serializers
+from django.core.cache import caches
 from django.core.management import call_command
+from django.db import connections
 from django.forms import inlineformset_factory, modelform_factory, modelformset_factory
-from django.test import RequestFactory
+from django.test import RequestFactory, override_settings
 from django.views.generic import CreateView, DeleteView, DetailView, ListView, UpdateView
 
 from sharding import routing
 from sharding.testing.statements import assert_no_fan_out, assert_statements, statements
+from tests.blocks import undone
 from tests.layouts import CLUSTER, Layout
 from tests.seam.conftest import Shop
 from tests.shop.models import Customer, Line, Note, Order
@@ -159,3 +162,17 @@ def test_dumpdata_of_a_global_model(layout: Layout, shop: Shop) -> None:
         call_command("dumpdata", "shop.note", stdout=out)
     assert [row["pk"] for row in json.loads(out.getvalue())] == [shop.note.pk]
     assert Note.objects.get() == shop.note
+
+
+@override_settings(CACHES={"default": {"BACKEND": "django.core.cache.backends.db.DatabaseCache", "LOCATION": "kept"}})
+def test_a_cache_in_the_database(layout: Layout, shop: Shop) -> None:
+    """Its table is a global one, which Django's test runner asks for on every database."""
+    for alias in CLUSTER:
+        call_command("createcachetable", database=alias)
+    assert [alias for alias in CLUSTER if "kept" in connections[alias].introspection.table_names()] == ["default"]
+    cache = caches["default"]
+    cache.set("order", shop.order.pk)
+    with undone():
+        Order.objects.create(tenant_id=shop.tenant)
+        cache.set_many({"order": None, "other": 1})
+    assert cache.get_many(["order", "other"]) == {"order": shop.order.pk}
