@@ -93,6 +93,22 @@ def test_the_canary_of_a_resumed_run_is_a_shard_that_has_something_to_do(migrate
     )
 
 
+def test_a_shard_without_pending_migrations_gets_the_table_and_the_triggers_that_it_lacks(migrated):
+    migrated.succeed("shards", "init")
+    migrated.ask("shard_b", "DROP TABLE garden_plant")
+    fence = "SELECT tgname FROM pg_trigger WHERE tgrelid = 'garden_plant'::regclass AND NOT tgisinternal ORDER BY 1"
+    triggers = migrated.ask("shard_a", fence)
+    migrated.ask("shard_c", f"DROP TRIGGER {triggers[0][0]} ON garden_plant")
+    assert sorted(migrated.succeed("migrate_all").splitlines()) == [
+        "No migrations to apply.",
+        "shard_b: created garden_plant, whose model is kept on shards now",
+        "shard_b: fenced public.garden_plant",
+        "shard_c: fenced public.garden_plant",
+    ]
+    assert [migrated.ask(alias, fence) for alias in SHARDS] == [triggers] * 3
+    assert migrated.succeed("migrate_all") == "No migrations to apply.\n"
+
+
 @pytest.mark.parametrize("down", ["shard_a", "shard_b"], ids=["the first shard", "another shard"])
 def test_a_shard_that_is_down_is_named_and_the_others_are_migrated(migrated, down):
     migrated.migration("garden", "0002_height", HEIGHT, after=["0001_initial"])
