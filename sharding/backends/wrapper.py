@@ -145,6 +145,12 @@ class ClusterCreation:
         initialise_test_database(self.connection.alias)
         return name
 
+    def clone_test_db(self, suffix: str, *args: Any, **kwargs: Any) -> None:
+        super().clone_test_db(suffix, *args, **kwargs)  # type: ignore[misc]
+        from sharding.testing.clones import tell_clone_of_control
+
+        tell_clone_of_control(self.connection.alias, suffix)
+
     def serialize_db_to_string(self) -> str:
         # Every physical database is saved and restored on its own.
         with routing.native(self.connection.alias):

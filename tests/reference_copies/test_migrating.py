@@ -46,6 +46,20 @@ def fill(apps, schema_editor):
     Place.objects.create(name="from a migration")
     Place.objects.filter(name="place 0").update(name="renamed by a migration")
 """
+TESTS = """
+from django.test import TestCase
+from garden.models import Place, Plant
+
+class Planting:
+    databases = "__all__"
+
+    def test_planting(self):
+        place = Place.objects.create(name="here")
+        Plant.objects.bulk_create([Plant(owner_id=owner, name="x", place=place) for owner in range(8)])
+
+class One(Planting, TestCase): pass
+class Two(Planting, TestCase): pass
+"""
 PLACES = "SELECT * FROM garden_place ORDER BY id"
 KEYS = "SELECT count(*) FROM pg_constraint WHERE contype = 'f' AND conrelid = 'garden_plant'::regclass"
 
@@ -133,3 +147,11 @@ def test_drift_of_a_reference_table(grown: Project) -> None:
     code, output, _ = grown.manage("migrate_all", "--check")
     assert code == 1
     assert "garden_place.name is text here and character varying(40) in the control database." in output
+
+
+def test_tests_in_parallel(grown: Project) -> None:
+    """Django copies the test database of default before there is a shard that could hold any rows."""
+    grown.write("garden/tests.py", TESTS)
+    code, _, errors = grown.manage("test", "--parallel", "2", "--noinput")
+    assert code == 0, errors
+    assert "Ran 2 tests" in errors
