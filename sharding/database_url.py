@@ -11,7 +11,7 @@ import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import ParseResult, unquote, urlparse
+from urllib.parse import ParseResult, parse_qsl, unquote, urlparse
 
 from environ import Env
 
@@ -35,6 +35,10 @@ _BOOLEAN_KEYS = ("ATOMIC_REQUESTS", "AUTOCOMMIT", "DISABLE_SERVER_SIDE_CURSORS",
 _BOOLEAN_OPTIONS = ("pool", "server_side_binding", "uri")
 _TRUE = frozenset(Env.BOOLEAN_TRUE_STRINGS)
 _FALSE = frozenset({"false", "off", "n", "no", "0"})
+
+#: Options of libpq that name a part of the URL again. Django takes the part, and ignores the option without a word; but
+#: dbname wins over the name, so that tests would write to the real database.
+_PARTS = {"host": "HOST", "port": "PORT", "user": "USER", "password": "PASSWORD", "dbname": "NAME"}
 
 _PORTS = {"postgresql": 5432, "mysql": 3306, "oracle": 1521}
 _LOOPBACK = {"127.0.0.1", "::1"}
@@ -82,6 +86,8 @@ def parse(url: str, *, base_dir: Path | None = None) -> dict[str, Any]:
     config = _read(url, scheme)
     if not config["NAME"] and scheme not in _NAMELESS_SCHEMES and "service" not in config.get("OPTIONS", {}):
         raise UnreadableURL("names no database. Write its name after the host: scheme://user:password@host:port/name.")
+    if _CLUSTER_SCHEMES.get(scheme) == "postgresql":
+        _refuse_second_part(config)
     if scheme in _FILE_SCHEMES:
         config["NAME"] = _anchored(config["NAME"], base_dir)
     _cast_flags(config, _BOOLEAN_KEYS)
@@ -143,6 +149,7 @@ def _parts(url: str, scheme: str) -> ParseResult:
             "has a bare @ after the host. Percent-encode the special characters of its user, password, name and "
             "options (/ is %2F, ? is %3F, @ is %40)."
         )
+    _refuse_lost_options(parts.query)
     # Without a path django-environ encodes the whole URL once more, and with it the password.
     return parts._replace(path=parts.path or "/")
 
@@ -160,6 +167,26 @@ def _cast_flags(entry: dict[str, Any], keys: tuple[str, ...]) -> None:
         if text not in _TRUE | _FALSE:
             raise UnreadableURL(f"has an option {key.lower()} that is neither true nor false.")
         entry[key] = text in _TRUE
+
+
+def _refuse_lost_options(query: str) -> None:
+    options = parse_qsl(query, keep_blank_values=True)
+    if not all(value for _, value in options):
+        # django-environ drops it, and with sslmode= the encryption.
+        raise UnreadableURL("has an option without a value. Write option=value, or remove it.")
+    if len(dict(options)) < len(options):
+        # django-environ takes the first one, and libpq the last.
+        raise UnreadableURL("has the same option twice. Keep one of them.")
+
+
+def _refuse_second_part(config: Mapping[str, Any]) -> None:
+    options = config.get("OPTIONS", {})
+    for option, part in _PARTS.items():
+        if option in options and (config.get(part) or option == "dbname"):
+            raise UnreadableURL(
+                f"has the option {option}, which says what belongs before the question mark. Write it there only: "
+                f"scheme://user:password@host:port/name."
+            )
 
 
 def _cast_age(config: dict[str, Any]) -> None:

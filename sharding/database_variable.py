@@ -14,7 +14,8 @@ from django.db import DEFAULT_DB_ALIAS
 
 from sharding.conf import REPLICA_INFIX, SHARD_PREFIX
 
-_OURS = re.compile(r"(?:DATABASE|SHARD)_URL(?:_.*)?", re.DOTALL)
+#: In small letters too: left alone, it would be a project on SQLite files that nobody wanted.
+_OURS = re.compile(r"(?:DATABASE|SHARD)_URL(?:_.*)?", re.DOTALL | re.IGNORECASE)
 _SHAPE = re.compile(
     r"(?P<primary>(?P<family>DATABASE|SHARD)_URL(?:_(?P<name>[A-Za-z0-9]+(?:_[A-Za-z0-9]+)*))?)"
     r"(?:__REPLICA_(?P<replica>[1-9][0-9]*))?(?P<direct>__DIRECT)?"

@@ -116,7 +116,7 @@ def _lines(env_file: Path) -> str:
                     f"Lines {seen[name]} and {number} of the file {env_file} both set {name}. Keep one of them."
                 )
             kept.append(line)
-        elif line.strip() and not line.startswith("#"):
+        elif line.strip() and not line.lstrip().startswith("#"):
             # django-environ would ignore the line, and log it whole.
             raise _Refused(
                 f"Line {number} of the file {env_file} is not of the form NAME=value, without spaces around the =."
@@ -125,7 +125,13 @@ def _lines(env_file: Path) -> str:
 
 
 def _files(folder: Path) -> Databases:
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise _Refused(
+            f"No database variable is set, and the folder {folder} of the SQLite files that are used then cannot be "
+            f"made: {error.strerror}. Set DATABASE_URL, or make the folder."
+        ) from None
     names = {DEFAULT_DB_ALIAS: "control", "shard_a": "shard_a", "shard_b": "shard_b"}
     return {
         alias: {"ENGINE": CLUSTER_ENGINES["sqlite"], "NAME": str(folder / f"{name}.sqlite3")}

@@ -33,6 +33,10 @@ OTHER_ENGINE = (
     "is the URL of another engine than PostgreSQL and SQLite, on which default and the shards run. Write a "
     "postgres:// or a sqlite:// URL; an app database, DATABASE_URL_<APP>, may have any engine."
 )
+SECOND = (
+    "has the option {}, which says what belongs before the question mark. Write it there only: "
+    "scheme://user:password@host:port/name."
+)
 NO_FLAG = "that is neither true nor false."
 NO_AGE = "has an option conn_max_age that is neither a number of seconds nor None."
 
@@ -147,6 +151,15 @@ def test_a_url_may_refer_to_another_variable():
         ("postgres://u:12/s3cr3t?@h/app", AFTER_HOST),
         ("postgres://u:a@b/s3cr3t@h/app", AFTER_HOST),
         ("postgres://u:p@h/s3cr3t#app", "has a bare # in it. Write %23 for a # in the password or the name."),
+        ("postgres://u:s3cr3t@h/app?sslmode=", "has an option without a value. Write option=value, or remove it."),
+        ("postgres://u:s3cr3t@h/app?sslmode", "has an option without a value. Write option=value, or remove it."),
+        ("postgres://h/app?sslmode=disable&sslmode=require", "has the same option twice. Keep one of them."),
+        ("postgres://u:s3cr3t@h/app?host=other", SECOND.format("host")),
+        ("postgres://h:5432/app?port=6432", SECOND.format("port")),
+        ("postgres://u:s3cr3t@h/app?user=other", SECOND.format("user")),
+        ("postgres://u:s3cr3t@h/app?password=s3cr3t", SECOND.format("password")),
+        ("postgres://u:s3cr3t@h/app?dbname=other", SECOND.format("dbname")),
+        ("postgres://?service=app&dbname=app", SECOND.format("dbname")),
         ("postgres://u:s3cr3t#@h/app", "has a bare # in it. Write %23 for a # in the password or the name."),
         ("postgres://u:s3cr3t[@h/app", UNREADABLE),
         ("postgres://u:s3cr3t\u2100@h/app", UNREADABLE),

@@ -61,6 +61,14 @@ NO_VARIABLE = (
             "DATABASE_URL_BLOG__DIRECT and DATABASE_URL_Blog__DIRECT both describe the alias 'blog_db'. Keep one of "
             "them.",
         ),
+        *(
+            (
+                [name],
+                f"{name!r} is not the name of a database variable. The names are DATABASE_URL, DATABASE_URL_<APP> and "
+                f"SHARD_URL_<NAME>, each alone or followed by __REPLICA_<NUMBER> or __DIRECT.",
+            )
+            for name in ("database_url", "shard_url_a", "Shard_Url_A")
+        ),
         (
             ["SHARD_URL_B__REPLICA_1"],
             "SHARD_URL_B__REPLICA_1 is set, but SHARD_URL_B is not. Set SHARD_URL_B too, or unset "

@@ -92,6 +92,20 @@ def test_files_are_in_the_working_directory_without_a_base_directory(tmp_path, m
     assert env.databases(environ={})["default"]["NAME"] == str(tmp_path / "var/control.sqlite3")
 
 
+def test_a_folder_for_the_files_that_cannot_be_made(tmp_path):
+    """As in a container whose variables got lost."""
+    (tmp_path / "file").touch()
+    assert refusal({}, base_dir=tmp_path / "file") == (
+        f"No database variable is set, and the folder {tmp_path}/file/var of the SQLite files that are used then "
+        f"cannot be made: Not a directory. Set DATABASE_URL, or make the folder."
+    )
+
+
+def test_a_comment_of_an_env_file_may_be_indented(tmp_path):
+    (tmp_path / ".env").write_text(f"  # of the control database\nDATABASE_URL={CONTROL}\n")
+    assert env.databases(tmp_path / ".env", environ={}) == env.databases(environ=ONE)
+
+
 def test_the_environment_of_the_process_is_the_default(monkeypatch):
     clear(monkeypatch)
     monkeypatch.setenv("DATABASE_URL", CONTROL)
