@@ -97,6 +97,7 @@ def audit_data(report: Report) -> dict[str, Any]:
         "wrong": report.wrong,
         "repaired": report.repaired,
         "unreachable": report.unreachable,
+        "without_table": report.without_table,
         "findings": [
             {
                 "model": model,

@@ -41,6 +41,8 @@ class Report:
     drifts: list[Drift] = field(default_factory=list)
     #: Databases that did not answer, and why.
     unreachable: dict[str, str] = field(default_factory=dict)
+    #: Labels of the sharded models whose table an owner of buckets does not have, by database.
+    without_table: dict[str, list[str]] = field(default_factory=dict)
 
     @property
     def repaired(self) -> int:
@@ -55,7 +57,7 @@ class Report:
 
     @property
     def sound(self) -> bool:
-        return not self.wrong and not self.unreachable
+        return not self.wrong and not self.unreachable and not self.without_table
 
     def add(self, step: Step) -> None:
         self.rows += step.rows
@@ -96,7 +98,11 @@ def audit_all(
             continue
         try:
             with patiently(alias):
-                for entry in tables(labels, alias):
+                there = tables(labels, alias)
+                lacking = [entry.label for entry in places.entries(labels) if entry not in there]
+                if lacking and alias in bucket_map.aliases:
+                    report.without_table[alias] = lacking
+                for entry in there:
                     report.tables += 1
                     for step in audit(entry, alias, bucket_map, moving=moving, repair=repair):
                         report.add(step)

@@ -99,10 +99,12 @@ def show_audit(report: Report, console: Console) -> None:
     console.print(f"{report.rows:,} rows of {report.tables} tables, compared with epoch {report.epoch} of the map.")
     for alias, reason in report.unreachable.items():
         console.print(f"{alias} does not answer: {reason}")
+    for alias, labels in report.without_table.items():
+        console.print(f"{alias} has no table of {', '.join(labels)}. Run `manage.py migrate_all`.")
     if report.copies:
         console.print(f"{report.copies} copies of reference tables, compared with the control database's rows.")
     if not report.tallies and not report.drifts:
-        if not report.unreachable:
+        if report.sound:
             console.print("Every row is where it belongs.")
         return
     if report.tallies:

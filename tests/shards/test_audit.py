@@ -47,6 +47,7 @@ def test_audit_of_a_sound_cluster(rows, monkeypatch):
         "wrong": 0,
         "repaired": 0,
         "unreachable": {},
+        "without_table": {},
         "findings": [],
         "copies": 0,
         "drifts": [],
@@ -237,6 +238,17 @@ def test_audit_names_an_owner_that_is_not_declared():
     assert complaint == "Not every database was audited: shard_d."
     assert lines(printed)[1] == "shard_d does not answer: It is not in DATABASES, and its rows are there."
     assert audit_report.expected_rows(["shop.Order"]) == 0
+
+
+@ROLLED_BACK
+def test_audit_names_an_owner_without_the_table_of_a_model():
+    """Its rows are not where they belong, wherever else they may be."""
+    execute("shard_b", "ALTER TABLE shop_ledger RENAME TO shop_elsewhere")
+    printed, complaint = refused("audit", "--model", "shop.Ledger")
+    assert complaint == "Not every database was audited: shard_b."
+    assert lines(printed)[1:] == ["shard_b has no table of shop.Ledger. Run `manage.py migrate_all`."]
+    data = json.loads(refused("audit", "--json")[0])
+    assert (data["sound"], data["without_table"]) == (False, {"shard_b": ["shop.Ledger"]})
 
 
 @pytest.mark.django_db(databases=ALIASES, transaction=True)

@@ -190,8 +190,9 @@ class Command(BaseCommand):
         if report.wrong:
             findings = "finding" if report.wrong == 1 else "findings"
             raise CommandError(f"Not all rows are where they belong: {report.wrong:,} {findings}.")
-        if report.unreachable:
-            raise CommandError(f"Not every database was audited: {', '.join(report.unreachable)}.")
+        unread = sorted({*report.unreachable, *report.without_table})
+        if unread:
+            raise CommandError(f"Not every database was audited: {', '.join(unread)}.")
 
     @contextmanager
     def _progress(self, labels: list[str], options: dict[str, Any]) -> Iterator[Callable[[Step], None]]:
