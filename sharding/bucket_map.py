@@ -167,6 +167,7 @@ def complete_weights(shards: Iterable[str], weights: Mapping[str, float] | None)
     for alias, weight in complete.items():
         if not isfinite(weight) or weight <= 0:
             raise ValueError(
-                f"The weight of {alias!r} is a positive number, not {weight!r}. Leave a shard out to empty it."
+                f"The weight of {alias!r} is a positive number, not {weight!r}. To empty a shard, remove it from "
+                f"SHARDS."
             )
     return complete

@@ -91,19 +91,19 @@ def test_buckets_that_do_not_exist(ask, bucket):
         (lambda: MAP.moved({2: ""}), "The owner of bucket 2 is the alias of a shard, not ''."),
         (
             lambda: MAP.imbalance({"a": 0}),
-            "The weight of 'a' is a positive number, not 0. Leave a shard out to empty it.",
+            "The weight of 'a' is a positive number, not 0. To empty a shard, remove it from SHARDS.",
         ),
         (
             lambda: complete_weights(["a"], {"a": -1}),
-            "The weight of 'a' is a positive number, not -1. Leave a shard out to empty it.",
+            "The weight of 'a' is a positive number, not -1. To empty a shard, remove it from SHARDS.",
         ),
         (
             lambda: complete_weights(["a"], {"a": float("nan")}),
-            "The weight of 'a' is a positive number, not nan. Leave a shard out to empty it.",
+            "The weight of 'a' is a positive number, not nan. To empty a shard, remove it from SHARDS.",
         ),
         (
             lambda: complete_weights(["a"], {"a": float("inf")}),
-            "The weight of 'a' is a positive number, not inf. Leave a shard out to empty it.",
+            "The weight of 'a' is a positive number, not inf. To empty a shard, remove it from SHARDS.",
         ),
     ],
 )

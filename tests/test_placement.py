@@ -357,12 +357,12 @@ def test_a_shard_that_gets_nothing_is_named():
         (
             ("even", ["a"], 8),
             {"weights": {"a": 0}},
-            "The weight of 'a' is a positive number, not 0. Leave a shard out to empty it.",
+            "The weight of 'a' is a positive number, not 0. To empty a shard, remove it from SHARDS.",
         ),
         (
             ("even", ["a"], 8),
             {"weights": {"a": -0.5}},
-            "The weight of 'a' is a positive number, not -0.5. Leave a shard out to empty it.",
+            "The weight of 'a' is a positive number, not -0.5. To empty a shard, remove it from SHARDS.",
         ),
         (
             ("even", ["a"], 8),

@@ -182,6 +182,7 @@ def test_explain_what_cannot_be_merged(monkeypatch):
             ["shop.Nope"],
             "'shop.Nope' is no model. Write its label, such as shop.Order. (App 'shop' doesn't have a 'Nope' model.)",
         ),
+        (["Order"], "'Order' is no model. Write its label, such as shop.Order."),
         (
             ["shop.Line", "nope=1"],
             "shop.Line cannot be filtered so: Cannot resolve keyword 'nope' into field. Choices are: amount, bucket, "

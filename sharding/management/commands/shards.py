@@ -216,5 +216,7 @@ def _add_json(parser: ArgumentParser) -> None:
 def _model(label: str) -> Any:
     try:
         return apps.get_model(label)
-    except (LookupError, ValueError) as error:
+    except LookupError as error:
         raise CommandError(f"{label!r} is no model. Write its label, such as shop.Order. ({error})") from error
+    except ValueError as error:
+        raise CommandError(f"{label!r} is no model. Write its label, such as shop.Order.") from error

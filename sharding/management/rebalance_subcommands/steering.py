@@ -60,7 +60,8 @@ abort = Steering(
     Wanted.ABORT,
     "Give moves up whose bucket has not changed hands yet.",
     f"{{count}} will be given up; the buckets stay where they are. {_GO_ON}",
-    "No move can be given up: the buckets have changed hands. `manage.py rebalance rollback` takes them back.",
+    "No move is there to give up: all are over, or their buckets have changed hands. `manage.py rebalance rollback` "
+    "takes those back whose window is open.",
 )
 rollback = Steering(
     Wanted.ROLLBACK,
