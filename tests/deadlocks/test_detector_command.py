@@ -110,7 +110,7 @@ def test_a_server_that_is_down_is_named_and_the_others_are_dealt_with(orders, mo
         assert older.end() is None
 
 
-@pytest.mark.parametrize("seconds", ["0", "-1"])
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "inf"])
 def test_watch_needs_a_pause(seconds):
     assert refused("--watch", seconds)[1] == f"--watch must be a positive number of seconds, not {float(seconds)}."
 

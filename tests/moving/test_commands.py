@@ -100,6 +100,11 @@ def test_pause_and_resume_and_abort(unplanned, file):
     run("apply")
     assert scene.move.phase == "aborted"
     assert run("pause") == "No move is there to pause: all are over, or to be given up or taken back."
+    assert run("abort") == (
+        "No move is there to give up: all are over, or their buckets have changed hands. `manage.py rebalance "
+        "rollback` takes those back whose window is open."
+    )
+    assert refused("status", "--watch", "0") == "--watch must be a positive number of seconds, not 0.0."
     assert refused("apply") == (
         "No moves are under way. Make a plan with `manage.py rebalance plan --output plan.json`, and give it to --plan."
     )

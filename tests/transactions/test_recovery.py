@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from django.core.management import call_command
+from django.core.management.base import CommandError
 from django.db import OperationalError, connections, transaction
 
 import sharding
@@ -81,6 +82,38 @@ def printed(*arguments: str) -> list[str]:
 
 def left(tenant: int) -> int:
     return Order.objects.filter(tenant_id=tenant, status="left").count()
+
+
+class Pipe(io.StringIO):
+    """What its reader has got: no more than was flushed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.read_by_others = ""
+
+    def flush(self) -> None:
+        self.read_by_others = self.getvalue()
+
+
+def test_each_look_of_a_watch_is_a_line_that_is_there_at_once(rows: Rows, monkeypatch: pytest.MonkeyPatch) -> None:
+    pipe, read = Pipe(), []
+
+    def nap(seconds: float) -> None:
+        read.append(pipe.read_by_others)
+        if len(read) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr("sharding.management.subcommands.recover.time.sleep", nap)
+    call_command("shards", "recover", "--watch", "--json", stdout=pipe)
+    assert [[json.loads(line)["complete"] for line in text.splitlines()] for text in read] == [[True], [True, True]]
+
+
+@pytest.mark.parametrize("seconds", ["-1", "nan", "inf"])
+@pytest.mark.parametrize("option", ["--watch", "--min-age"])
+def test_senseless_seconds_are_refused(transactional_db: None, option: str, seconds: str) -> None:
+    with pytest.raises(CommandError) as raised:
+        call_command("shards", "recover", option, seconds, stdout=io.StringIO())
+    assert str(raised.value) == f"{option} must be a number of seconds, not {float(seconds)}."
 
 
 def test_what_is_decided_is_committed(rows: Rows) -> None:

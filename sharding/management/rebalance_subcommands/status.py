@@ -7,10 +7,11 @@ import time
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.live import Live
 
+from sharding import conf
 from sharding.management.rebalance_control import add_json, add_selection, control, selected_plan
 from sharding.rebalance import moves_display
 from sharding.rebalance.overview import Overview, overview
@@ -30,6 +31,8 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None:
+    if options["watch"] is not None and not 0 < options["watch"] <= conf.MAX_TIMEOUT:
+        raise CommandError(f"--watch must be a positive number of seconds, not {options['watch']}.")
     with control() as session:
         if options["watch"] is not None:
             _watch(command, console, session, options)
@@ -66,6 +69,8 @@ def _watch(command: BaseCommand, console: Console, session: Session, options: di
             while True:
                 if options["json"]:
                     command.stdout.write(json.dumps(found.as_json()) + "\n")
+                    # Who reads a pipe waits for it.
+                    command.stdout.flush()
                 else:
                     console.print(moves_display.rendered(found, speeds.of(found)), "")
                 if found.is_over:

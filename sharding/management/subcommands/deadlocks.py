@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 
+from sharding import conf
 from sharding.commits import sessions
 from sharding.operations import lock_waits
 from sharding.operations.display import table
@@ -30,7 +31,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 
 def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None:
-    if options["watch"] is not None and options["watch"] <= 0:
+    if options["watch"] is not None and not 0 < options["watch"] <= conf.MAX_TIMEOUT:
         raise CommandError(f"--watch must be a positive number of seconds, not {options['watch']}.")
     if not sessions.aliases():
         raise CommandError("Only PostgreSQL tells who waits for whom, and no database of this project is one.")
@@ -67,6 +68,8 @@ def _show(command: BaseCommand, console: Console, found: Look, options: dict[str
     if options["json"]:
         text = json.dumps(data(found), indent=None if options["watch"] is not None else 2)
         command.stdout.write(text + "\n")
+        # Who reads a pipe waits for it.
+        command.stdout.flush()
         return
     _show_waits(console, found)
     for each in found.deadlocks:

@@ -43,7 +43,7 @@ def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None
     with _progress(command, found, options) as on_step:
         reports = [_report(each, on_step, options) for each in found]
     if options["json"]:
-        command.stdout.write(json.dumps({"lookups": [data(each) for each in reports]}, indent=2, default=str))
+        command.stdout.write(json.dumps({"lookups": [data(each) for each in reports]}, indent=2, default=str) + "\n")
     else:
         _show(reports, console, options["action"])
     wrong = [each for each in reports if each.wrong]

@@ -12,6 +12,7 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, close_old_connections
 from rich.console import Console
 
+from sharding import conf
 from sharding.commits import compensating, recovery
 from sharding.commits.compensating import Compensated
 from sharding.commits.resolver import InDoubt, Resolution
@@ -34,7 +35,7 @@ def add_arguments(parser: ArgumentParser) -> None:
 
 def run(command: BaseCommand, console: Console, options: dict[str, Any]) -> None:
     for name in ("watch", "min_age"):
-        if options[name] is not None and options[name] < 0:
+        if options[name] is not None and not 0 <= options[name] <= conf.MAX_TIMEOUT:
             raise CommandError(f"--{name.replace('_', '-')} must be a number of seconds, not {options[name]}.")
     if options["watch"] is None:
         done, compensated = recovery.resolve_now(min_age=options["min_age"]), compensating.recover()
@@ -70,7 +71,9 @@ def _show(
 ) -> None:
     if options["json"]:
         both = {**data(done), "compensations": compensations.data(compensated)}
-        command.stdout.write(json.dumps(both, indent=None if options["watch"] is not None else 2))
+        command.stdout.write(json.dumps(both, indent=None if options["watch"] is not None else 2) + "\n")
+        # Who reads a pipe waits for it.
+        command.stdout.flush()
         return
     compensations.show(compensated, console)
     outcomes = (("committed", done.committed), ("rolled back", done.rolled_back), ("too young", done.left))
