@@ -4,6 +4,7 @@ What a run of ``migrate_all`` tells while it lasts: lines, and below them a prog
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -13,16 +14,31 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 #: Wide enough that no line is broken where nobody looks at a window.
 UNBROKEN = 10_000
+_BLANKS = re.compile(r" +$", re.MULTILINE)
 
 
 def console_on(stdout: Any) -> Console:
     """Return a console that writes to the stdout of a management command; without a terminal, plain text."""
+    terminal = bool(stdout.isatty())
     # Django's wrapper would end each of the console's writes with a line break of its own.
     stdout.ending = ""
-    terminal = bool(stdout.isatty())
-    return Console(
-        file=stdout, force_terminal=terminal, width=None if terminal else UNBROKEN, highlight=False, markup=False
-    )
+    if terminal:
+        return Console(file=stdout, force_terminal=True, highlight=False, markup=False)
+    trimmed: Any = _Trimmed(stdout)
+    return Console(file=trimmed, force_terminal=False, width=UNBROKEN, highlight=False, markup=False)
+
+
+class _Trimmed:
+    """Writes lines without the blanks behind them: a table fills each line up to the length of its longest."""
+
+    def __init__(self, stdout: Any) -> None:
+        self._stdout = stdout
+
+    def write(self, text: str) -> None:
+        self._stdout.write(_BLANKS.sub("", text))
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stdout, name)
 
 
 class Reporter:

@@ -221,3 +221,10 @@ def test_explain_sends_nothing(django_assert_num_queries):
     for alias in ALIASES:
         with django_assert_num_queries(0, connection=connections[alias]):
             run("explain", "shop.Order", "status=paid")
+
+
+@ROLLED_BACK
+def test_no_line_is_filled_up_to_the_longest():
+    printed = run("explain", "shop.Order", "tenant_id=42", "--sql").splitlines()
+    assert len(printed) > 5
+    assert printed == [line.rstrip() for line in printed]
