@@ -22,20 +22,27 @@ def console_on(stdout: Any) -> Console:
     terminal = bool(stdout.isatty())
     # Django's wrapper would end each of the console's writes with a line break of its own.
     stdout.ending = ""
-    if terminal:
-        return Console(file=stdout, force_terminal=True, highlight=False, markup=False)
-    trimmed: Any = _Trimmed(stdout)
-    return Console(file=trimmed, force_terminal=False, width=UNBROKEN, highlight=False, markup=False)
+    file: Any = _Writer(stdout, trim=not terminal)
+    return Console(
+        file=file, force_terminal=terminal, width=None if terminal else UNBROKEN, highlight=False, markup=False
+    )
 
 
-class _Trimmed:
-    """Writes lines without the blanks behind them: a table fills each line up to the length of its longest."""
+class _Writer:
+    """
+    Writes what its stream can encode, and question marks for bars that it cannot: a command does not end there.
 
-    def __init__(self, stdout: Any) -> None:
+    With ``trim`` the blanks behind lines are left out: a table fills each line up to the length of its longest.
+    """
+
+    def __init__(self, stdout: Any, *, trim: bool) -> None:
         self._stdout = stdout
+        self._trim = trim
 
     def write(self, text: str) -> None:
-        self._stdout.write(_BLANKS.sub("", text))
+        encoding = getattr(self._stdout, "encoding", None) or "utf-8"
+        written = text.encode(encoding, "replace").decode(encoding)
+        self._stdout.write(_BLANKS.sub("", written) if self._trim else written)
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._stdout, name)
