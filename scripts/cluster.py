@@ -217,7 +217,7 @@ class Cluster:
     def _load(self) -> State:
         if not self._file.exists():
             raise ClusterError(f"There is no cluster in {self.folder}. Start one with: scripts/local_cluster.py up")
-        return State(**json.loads(self._file.read_text()))
+        return State.read(self._file)
 
     def _is_there(self) -> bool:
         """Return whether there is a folder of this cluster, which is not made for the answer."""
@@ -235,7 +235,12 @@ class Cluster:
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
-        self.folder.mkdir(parents=True, exist_ok=True)
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise ClusterError(
+                f"The folder {self.folder} cannot be made: {error.strerror}. Give another --dir."
+            ) from error
         with (self.folder.parent / f".{self.folder.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
             yield

@@ -4,10 +4,14 @@ What a cluster of PostgreSQL servers is made of: its servers' names and ports, i
 
 from __future__ import annotations
 
+import json
 import string
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TypedDict
+
+from scripts.postgres_programs import ClusterError
 
 CONTROL = "control"
 REPLICA = "_replica_"
@@ -39,6 +43,22 @@ class State:
     def of(cls, wanted: Wanted) -> State:
         """Return the state of a cluster that has no server yet."""
         return cls(wanted.get("version") or "18", wanted.get("locale") or "C.UTF-8", bool(wanted.get("fast")))
+
+    @classmethod
+    def read(cls, file: Path) -> State:
+        """
+        Return the state that a file holds.
+
+        Raises:
+            ClusterError: the file holds something else.
+        """
+        try:
+            return cls(**json.loads(file.read_text()))
+        except (ValueError, TypeError):
+            raise ClusterError(
+                f"{file} is damaged, and with it the passwords of the servers. Restore it, or stop the servers and "
+                f"remove {file.parent}."
+            ) from None
 
 
 def names_of(found: Iterable[str], shards: int | None, replicas: int | None) -> list[str]:

@@ -99,10 +99,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _count(text: str) -> int:
-    number = int(text)
-    if not 0 <= number <= MAX_SHARDS:
+    if not (text.isdecimal() and int(text) <= MAX_SHARDS):
         raise argparse.ArgumentTypeError(f"{text} is not between 0 and {MAX_SHARDS}")
-    return number
+    return int(text)
 
 
 if __name__ == "__main__":

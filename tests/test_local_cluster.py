@@ -382,6 +382,30 @@ def test_command_without_a_cluster(tmp_path: Path, capsys: pytest.CaptureFixture
     )
 
 
+@pytest.mark.parametrize("text", ["{", "[]", '{"a": 1}'])
+@pytest.mark.parametrize("command", ["up", "status", "env", "down", "destroy"])
+def test_damaged_state(tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str, text: str) -> None:
+    (tmp_path / "cluster.json").write_text(text)
+    assert main([command, "--dir", str(tmp_path)]) == 1
+    assert capsys.readouterr().err == (
+        f"{tmp_path}/cluster.json is damaged, and with it the passwords of the servers. Restore it, or stop the "
+        f"servers and remove {tmp_path}.\n"
+    )
+
+
+def test_folder_that_cannot_be_made(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main(["up", "--dir", str(tmp_path / "file")]) == 1
+    assert capsys.readouterr().err == f"The folder {tmp_path}/file cannot be made: File exists. Give another --dir.\n"
+
+
+@pytest.mark.parametrize("number", ["27", "-1", "x"])
+def test_senseless_numbers_of_shards(capsys: pytest.CaptureFixture[str], number: str) -> None:
+    with pytest.raises(SystemExit):
+        main(["up", f"--shards={number}"])
+    assert capsys.readouterr().err.endswith(f"error: argument --shards: {number} is not between 0 and 26\n")
+
+
 def test_command_line(cluster: Cluster, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["env", "--dir", str(cluster.folder)]) == 0
     assert capsys.readouterr().out == "".join(f"export {name}={url}\n" for name, url in cluster.env().items())
