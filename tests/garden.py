@@ -4,6 +4,7 @@ The app "garden" of the migration tests: a global and a sharded model, on a cont
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,11 @@ INITIAL = """
 """
 HEIGHT = 'migrations.AddField("plant", "height", models.IntegerField(null=True))'
 SHARDS = ("shard_a", "shard_b", "shard_c")
+#: How many have the lock of a migration that changes the plants.
+ALTERING = """
+    SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
+    WHERE relname = 'garden_plant' AND mode = 'AccessExclusiveLock'
+"""
 
 
 @pytest.fixture(scope="session")
@@ -84,3 +90,8 @@ def columns(project: Project, alias: str, table: str = "garden_plant") -> list[s
     """Return the columns of a table, sorted; none where it does not exist."""
     found = project.ask(alias, f"SELECT column_name FROM information_schema.columns WHERE table_name = '{table}'")
     return sorted(name for (name,) in found)
+
+
+def without_times(output: str) -> list[str]:
+    """Return the lines of what a run printed."""
+    return [re.sub(r"\(\d+\.\d+ s\)", "(… s)", line) for line in output.splitlines()]

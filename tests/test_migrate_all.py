@@ -14,7 +14,18 @@ import time
 import pytest
 from django.core.management import CommandError, call_command
 
-from tests.garden import HEIGHT, INITIAL, SHARDS, columns, garden, migrated, project, running_servers
+from tests.garden import (
+    ALTERING,
+    HEIGHT,
+    INITIAL,
+    SHARDS,
+    columns,
+    garden,
+    migrated,
+    project,
+    running_servers,
+    without_times,
+)
 from tests.messages import whole
 from tests.migrating_project import postgresql_databases
 
@@ -26,15 +37,7 @@ AGAIN = "Correct the cause and run `manage.py migrate_all` again: what is applie
 EXISTS = 'garden.0002_height failed: column "height" of relation "garden_plant" already exists\n'
 REFUSED = 'connection failed: connection to server at "127.0.0.1", port 1 failed: Connection refused'
 TALL = "ALTER TABLE garden_plant ADD COLUMN height integer"
-ALTERING = """
-    SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
-    WHERE relname = 'garden_plant' AND mode = 'AccessExclusiveLock'
-"""
 LOW = "ALTER TABLE garden_plant DROP COLUMN height"
-
-
-def without_times(output):
-    return [re.sub(r"\(\d+\.\d+ s\)", "(… s)", line) for line in output.splitlines()]
 
 
 def applied(alias, migration="garden.0002_height"):

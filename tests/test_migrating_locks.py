@@ -7,13 +7,25 @@ import signal
 import socket
 import sqlite3
 import threading
+import time
 from contextlib import closing, contextmanager
 
 import pytest
 
 from sharding.direct_connection import direct_variable
 from sharding.migrating.one_database import LOCK
-from tests.garden import HEIGHT, INITIAL, MODELS, SHARDS, columns, garden, migrated, running_servers
+from tests.garden import (
+    ALTERING,
+    HEIGHT,
+    INITIAL,
+    MODELS,
+    SHARDS,
+    columns,
+    garden,
+    migrated,
+    running_servers,
+    without_times,
+)
 from tests.migrating_project import Project, sqlite_databases
 
 __all__ = ["garden", "migrated", "running_servers"]
@@ -22,6 +34,9 @@ pytestmark = pytest.mark.db
 
 ONLY_B = ("migrate_all", "--database", "shard_b", "--lock-timeout", "0.2")
 AGAIN = "Correct the cause and run `manage.py migrate_all` again: what is applied is not repeated.\n"
+INTERRUPTED = (
+    "CommandError: Interrupted. Run `manage.py migrate_all` again to go on: what is applied is not repeated.\n"
+)
 TIMED_OUT = "canceling statement due to lock timeout"
 
 
@@ -97,9 +112,29 @@ def test_a_run_that_waits_can_be_interrupted(migrated):
         assert process.stdout.readline() == "shard_b: waiting for another migrate_all to finish here\n"
         process.send_signal(signal.SIGINT)
         output, errors = process.communicate(timeout=30)
-    assert (process.returncode, output) == (-signal.SIGINT, "shard_b: failed\n")
-    assert errors.endswith("KeyboardInterrupt\n")
+    assert (process.returncode, errors) == (130, INTERRUPTED)
+    assert sorted(output.splitlines()) == ["shard_b: stopped", "shard_b: stopping, after the migration that runs"]
     assert "height" not in columns(migrated, "shard_b")
+
+
+def test_a_run_that_is_interrupted_ends_with_the_migration_that_runs(migrated):
+    wait = "import time\ndef wait(apps, schema_editor):\n    time.sleep(3)\n"
+    migrated.migration(
+        "garden", "0002_height", f"{HEIGHT}, migrations.RunPython(wait)", after=["0001_initial"], more=wait
+    )
+    migrated.migration("garden", "0003_nothing", "migrations.RunPython(print)", after=["0002_height"])
+    process = migrated.start(*ONLY_B)
+    while not migrated.ask("shard_b", ALTERING)[0][0]:
+        time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    output, errors = process.communicate(timeout=60)
+    assert (process.returncode, errors) == (130, INTERRUPTED)
+    assert without_times(output) == [
+        "shard_b: stopping, after the migration that runs",
+        "shard_b: applied garden.0002_height (… s)",
+        "shard_b: stopped",
+    ]
+    assert "height" in columns(migrated, "shard_b")
 
 
 def test_runs_at_the_same_time_migrate_each_database_once(migrated):

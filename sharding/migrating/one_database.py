@@ -34,6 +34,10 @@ POLL = 0.2
 LOCK = 0x5348_4152_444D_4947
 
 
+class Interrupted(MigrationFailed):
+    """Somebody has interrupted the run."""
+
+
 @dataclass(frozen=True, slots=True)
 class Patience:
     """How long to wait for locks: seconds for each statement, and how often to repeat a migration."""
@@ -47,13 +51,13 @@ class Patience:
         Wait, unless the run is interrupted.
 
         Raises:
-            MigrationFailed: it was.
+            Interrupted: it was.
         """
         if self._stopped.wait(seconds):
-            raise MigrationFailed("The run was interrupted while it waited for locks.", failures={})
+            raise Interrupted("The run was interrupted.", failures={})
 
     def stop(self) -> None:
-        """Let no thread wait any longer."""
+        """Let no thread wait any longer, or begin another migration."""
         self._stopped.set()
 
 
@@ -82,6 +86,9 @@ def migrate_database(alias: str, target: Target, patience: Patience, reporter: R
             reference_sync.reset_sequences(connection)
             _Repeated(connection, target, patience, reporter, outcome).run()
             _raise_fence(connection, patience, reporter)
+    except Interrupted as error:
+        outcome.error = error
+        reporter.say(alias, "stopped")
     except Exception as error:
         outcome.error = error
         reporter.say(alias, f"failed{f' in {outcome.failed}' if outcome.failed else ''}")
@@ -168,6 +175,7 @@ class _Repeated:
 
     def step(self, action: str, migration: Any) -> None:
         if action in {"apply_start", "unapply_start"}:
+            self.patience.pause(0)
             self.migration = migration
             self.started = time.monotonic()
         elif action in {"apply_success", "unapply_success"}:

@@ -96,6 +96,7 @@ def _migrated(
             # What runs is finished, so that it is not half done; what waits is not begun.
             patience.stop()
             pool.shutdown(wait=False, cancel_futures=True)
+            reporter.say(", ".join(stage), "stopping, after the migration that runs")
             raise
 
 

@@ -11,6 +11,7 @@ from django.core.management.base import BaseCommand, CommandError
 
 from sharding import conf
 from sharding.errors import MigrationFailed
+from sharding.management.exit_codes import INTERRUPTED
 from sharding.management.server_warnings import server_warnings
 from sharding.migrating import matrix
 from sharding.migrating.databases import databases
@@ -77,6 +78,11 @@ class Command(BaseCommand):
             result = migrate_all(found, target, patience, parallel=options["parallel"], reporter=reporter)
         except MigrationFailed as error:
             raise CommandError(str(error)) from error
+        except KeyboardInterrupt:
+            raise CommandError(
+                "Interrupted. Run `manage.py migrate_all` again to go on: what is applied is not repeated.",
+                returncode=INTERRUPTED,
+            ) from None
         if options["json"]:
             self.stdout.write(json.dumps(_as_data(result), indent=2) + "\n")
         try:

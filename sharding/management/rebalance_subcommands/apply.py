@@ -17,6 +17,7 @@ from django.core.management.base import BaseCommand, CommandError
 from rich.console import Console
 from rich.live import Live
 
+from sharding.management.exit_codes import INTERRUPTED
 from sharding.management.rebalance_control import add_json, control
 from sharding.management.rebalance_findings import show_findings
 from sharding.management.rebalance_subcommands.status import Speeds
@@ -34,8 +35,6 @@ DEFAULTS = Options()
 TENTH = 10
 #: Seconds: some 30 years.
 LONGEST_WINDOW = 1e9
-#: The exit code of a program that was stopped by Ctrl-C.
-INTERRUPTED = 130
 
 
 def add_arguments(parser: ArgumentParser) -> None:
