@@ -1,5 +1,5 @@
 """
-System checks of the fences: W076 and W078. Those that ask databases run for the databases that are named.
+System checks of the fences: W076 to W078. Those that ask databases run for the databases that are named.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from django.conf import settings
 from django.core.checks import CheckMessage, Warning
 from django.db import DEFAULT_DB_ALIAS, DatabaseError, connections
 
-from sharding import conf, stored_cluster
+from sharding import conf, registry, stored_cluster
 from sharding.fence import condition
 from sharding.model_checks.subjects import AppConfigs
 
@@ -32,6 +32,21 @@ def check_is_fenced(app_configs: AppConfigs, **kwargs: Any) -> list[CheckMessage
             "buckets that have moved away, and that is lost.",
             id="sharding.W078",
         )
+    ]
+
+
+def check_labels(app_configs: AppConfigs, **kwargs: Any) -> list[CheckMessage]:
+    """Return a warning for each label in FENCE that names no sharded model (W077)."""
+    if conf.problems():
+        return []
+    known = {"default", *(each.label.lower() for each in registry.entries())}
+    return [
+        Warning(
+            f"SHARDING['FENCE'] names {label!r}, which is no sharded model.",
+            hint="Write its label, such as 'shop.Event', or leave it out.",
+            id="sharding.W077",
+        )
+        for label in sorted((conf.current().fence or {}).keys() - known)
     ]
 
 

@@ -13,7 +13,7 @@ from django.test import override_settings
 
 from sharding.control import BucketOwner, ShardIdentity
 from sharding.fence import raising
-from sharding.fence_checks import check_fences, check_is_fenced
+from sharding.fence_checks import check_fences, check_is_fenced, check_labels
 from sharding.models import Fence
 from tests import servers
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
@@ -132,6 +132,22 @@ def test_no_fence_although_there_are_shards() -> None:
             assert check_is_fenced(None) == []
     with override_settings(SHARDING={"SHARDS": SHARDS, "FENCE": "rows"}):
         assert check_fences(None, databases=ALIASES) == []
+
+
+def test_labels_that_name_no_sharded_model() -> None:
+    given = {"default": "row", "shop.ORDER": "statement", "shop.Region": "row", "nope": "row"}
+    with override_settings(SHARDING={"SHARDS": SHARDS, "FENCE": given}):
+        assert check_labels(None) == [
+            Warning(
+                f"SHARDING['FENCE'] names {label!r}, which is no sharded model.",
+                hint="Write its label, such as 'shop.Event', or leave it out.",
+                id="sharding.W077",
+            )
+            for label in ("nope", "shop.region")
+        ]
+    for fence_of_all in ("row", None, {"default": "statement"}, "rows"):
+        with override_settings(SHARDING={"SHARDS": SHARDS, "FENCE": fence_of_all}):
+            assert check_labels(None) == []
 
 
 @pytest.mark.filterwarnings("ignore:Overriding setting DATABASES:UserWarning")
