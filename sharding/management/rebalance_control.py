@@ -14,6 +14,7 @@ import psycopg
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS
 
+from sharding.management.no_answer import no_answer
 from sharding.operations import places
 from sharding.rebalance.overview import latest_plan
 from sharding.rebalance.sessions import Session, open_session
@@ -49,7 +50,7 @@ def control() -> Iterator[Session]:
     except psycopg.errors.UndefinedTable as error:
         raise CommandError("The control database has no table of moves. Run `manage.py migrate_all`.") from error
     except psycopg.OperationalError as error:
-        raise CommandError(f"A database does not answer: {str(error).strip().splitlines()[0]}") from error
+        raise no_answer(error) from error
 
 
 def selected_plan(session: Session, options: dict[str, Any]) -> UUID | None:

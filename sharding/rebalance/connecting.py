@@ -14,6 +14,7 @@ import psycopg
 from psycopg import sql
 
 from sharding import cluster_map, env
+from sharding.backends import failures
 from sharding.direct_connection import CONNECT_TIMEOUT, refuse_pooler
 
 #: How values are written as text, and what else could make two sessions differ.
@@ -60,7 +61,11 @@ def connect(alias: str, name: str) -> psycopg.Connection[tuple[Any, ...]]:
     params.setdefault("connect_timeout", CONNECT_TIMEOUT)
     # A plan that was made for one bucket is not used for others.
     params |= {"application_name": name, "autocommit": True, "prepare_threshold": None}
-    connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(**params)
+    try:
+        connection: psycopg.Connection[tuple[Any, ...]] = psycopg.connect(**params)
+    except psycopg.OperationalError as error:
+        failures.note_where(error, alias)
+        raise
     role = wrapper.settings_dict["OPTIONS"].get("assume_role")
     if role:
         connection.execute(sql.SQL("SET ROLE {}").format(sql.Identifier(role)))

@@ -14,7 +14,7 @@ from django.test import override_settings
 from sharding import bucket_of, cluster_map
 from sharding.control import BucketOwner, ShardNumber
 from sharding.rebalance import plan_file
-from tests.layouts import CLUSTER, neighbour_in_bucket, tenant_on, tenants_on
+from tests.layouts import CLUSTER, SHOP_ONLY, neighbour_in_bucket, tenant_on, tenants_on
 from tests.shop.models import Customer, Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
@@ -251,3 +251,12 @@ def test_without_shards_there_is_nothing_to_plan():
             "There is no shard to which buckets could move. Declare shards in DATABASES, and run "
             "`manage.py migrate_all` and `manage.py shards init`."
         )
+
+
+@pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+def test_a_shard_that_does_not_answer(monkeypatch):
+    monkeypatch.setitem(connections["shard_b"].settings_dict, "PORT", "1")
+    connections["shard_b"].close()
+    first, second = refused().splitlines()
+    assert first.startswith("A database does not answer: connection ")
+    assert second == "This was met on the shard 'shard_b'. `manage.py shards status` shows which databases answer."

@@ -10,9 +10,9 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db import Error, NotSupportedError
 
 from sharding.errors import ShardingError
+from sharding.management.no_answer import no_answer
 from sharding.management.rebalance_subcommands import SUBCOMMANDS
 from sharding.migrating.reporting import console_on
-from sharding.operations.status import reason
 
 
 class Command(BaseCommand):
@@ -31,4 +31,4 @@ class Command(BaseCommand):
         except (ShardingError, ImproperlyConfigured, ValueError, NotSupportedError) as error:
             raise CommandError(str(error)) from error
         except Error as error:
-            raise CommandError(f"A database does not answer: {reason(error)}") from error
+            raise no_answer(error) from error

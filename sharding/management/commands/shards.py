@@ -18,6 +18,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from sharding import cluster_map, stored_cluster
 from sharding.errors import ShardingError
+from sharding.management.no_answer import no_answer
 from sharding.management.shards_arguments import condition, once, pin, weight
 from sharding.management.shards_data import audit_data, completed_data, explanation_data, first_map_data, status_data
 from sharding.management.subcommands import SUBCOMMANDS
@@ -27,7 +28,7 @@ from sharding.operations.audit import Step
 from sharding.operations.audit_report import audit_all, expected_rows
 from sharding.operations.explanation import explanation_of
 from sharding.operations.first_map import Wish
-from sharding.operations.status import reason, status
+from sharding.operations.status import status
 from sharding.placement import PLACEMENTS
 
 
@@ -110,7 +111,7 @@ class Command(BaseCommand):
         except (ShardingError, ImproperlyConfigured, ValueError) as error:
             raise CommandError(str(error)) from error
         except Error as error:
-            raise CommandError(f"A database does not answer: {reason(error)}") from error
+            raise no_answer(error) from error
 
     def _init(self, console: Console, options: dict[str, Any]) -> None:
         wish = Wish(
