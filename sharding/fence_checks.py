@@ -39,14 +39,14 @@ def check_labels(app_configs: AppConfigs, **kwargs: Any) -> list[CheckMessage]:
     """Return a warning for each label in FENCE that names no sharded model (W077)."""
     if conf.problems():
         return []
-    known = {"default", *(each.label.lower() for each in registry.entries())}
     return [
         Warning(
             f"SHARDING['FENCE'] names {label!r}, which is no sharded model.",
             hint="Write its label, such as 'shop.Event', or leave it out.",
             id="sharding.W077",
         )
-        for label in sorted((conf.current().fence or {}).keys() - known)
+        for label in sorted(conf.current().fence or ())
+        if label != "default" and not registry.is_sharded(label)
     ]
 
 
