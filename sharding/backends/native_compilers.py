@@ -7,6 +7,7 @@ from __future__ import annotations
 from functools import cache
 from typing import Any
 
+from django.core.exceptions import EmptyResultSet
 from django.db import OperationalError
 from django.db.models.sql import Query
 
@@ -65,7 +66,11 @@ def owned_class(native: Any) -> type[Any]:
 
             def execute_returning_sql(self, *args: Any, **kwargs: Any) -> Any:
                 with sending(self.connection, self.door):
-                    return super().execute_returning_sql(*args, **kwargs)
+                    try:
+                        return super().execute_returning_sql(*args, **kwargs)
+                    except EmptyResultSet:
+                        # Django catches it in execute_sql() alone. Here it may come of the key, which save() adds.
+                        return []
 
     OwnedCompiler.__name__ = f"Owned{native.__name__}"
     return OwnedCompiler
@@ -222,6 +227,9 @@ def empty_class(native: Any) -> type[Any]:
                 result = super().execute_sql(*args, **kwargs)
             # Collector adds up the row counts of deletes, and None is no number.
             return 0 if result is None and native.__name__ == "SQLDeleteCompiler" else result
+
+        def execute_returning_sql(self, *args: Any, **kwargs: Any) -> Any:
+            return []
 
     EmptyCompiler.__name__ = f"Empty{native.__name__}"
     return EmptyCompiler

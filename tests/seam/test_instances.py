@@ -4,15 +4,21 @@ What instances do: saving, deleting, refreshing and validating, one by one and i
 
 from __future__ import annotations
 
+import itertools
+from typing import Any
+
 import pytest
 from django.core.exceptions import ValidationError
+from django.db import DatabaseError, transaction
+from django.db.models import Value
+from django.db.models.functions import Upper
 
-from sharding import routing, shard_of
-from sharding.errors import ShardKeyChanged
+from sharding import bucket_of, routing, shard_of
+from sharding.errors import BucketMismatch, ShardKeyChanged
 from sharding.testing.statements import assert_no_fan_out, assert_statements
-from tests.layouts import CLUSTER, Layout, tenant_on
+from tests.layouts import CLUSTER, Layout, tenant_on, tenants_on
 from tests.seam.conftest import Shop
-from tests.shop.models import Account, Customer, Device, Ledger, Line, Note, Order, PaidOrder, Region
+from tests.shop.models import Account, Customer, Device, Ledger, Line, Note, Order, PaidOrder, Region, Tag
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
@@ -43,6 +49,30 @@ def test_save_with_update_fields(layout: Layout, shop: Shop) -> None:
     with assert_statements(layout.expect(home=1)) as sent:
         shop.order.save(update_fields=["status"])
     assert sent[layout.home][0].startswith('UPDATE "shop_order" SET "status" = %s WHERE ')
+
+
+@pytest.mark.parametrize("label", ["b", Upper(Value("b"))], ids=["value", "expression"])
+def test_an_update_of_a_row_that_cannot_be(label: Any, layout: Layout, shop: Shop) -> None:
+    """Django 6 gets generated columns and expressions back from the UPDATE."""
+    stranger = next(tenant for tenant in tenants_on(layout.home) if _bucket(tenant) != _bucket(shop.tenant))
+    nothing = pytest.raises(DatabaseError, match=r"Forced update did not affect any rows\.")
+    with assert_statements({}), nothing, transaction.atomic(using="default"):
+        Tag(id=shop.tag.pk, tenant_id=stranger, label=label).save(force_update=True)
+    # As loaddata saves.
+    with pytest.raises(BucketMismatch, match="was made for bucket"), transaction.atomic(using="default"):
+        Tag(id=shop.tag.pk, tenant_id=stranger, label=label).save_base(raw=True)
+    shop.tag.refresh_from_db()
+    assert (shop.tag.tenant_id, shop.tag.label) == (shop.tenant, "gift")
+
+
+def test_an_update_with_a_key_that_no_row_can_have(layout: Layout, shop: Shop) -> None:
+    too_large = next(tenant for tenant in itertools.count(2**40) if _bucket(tenant) == _bucket(shop.tenant))
+    with pytest.raises(DatabaseError, match=r"Forced update did not affect any rows\."):
+        Tag(id=shop.tag.pk, tenant_id=too_large, label="b").save(force_update=True)
+
+
+def _bucket(tenant: int) -> int:
+    return bucket_of(tenant, model=Tag)
 
 
 def test_save_of_a_deferred_instance(layout: Layout, shop: Shop) -> None:
