@@ -11,6 +11,7 @@ from django.core.checks import CheckMessage, Error
 from django.db.models import ForeignKey, Model
 
 from sharding import reference_models
+from sharding.model_checks.on_delete import without_constraint
 from sharding.model_checks.subjects import AppConfigs, finding, is_sharded, models, named
 
 
@@ -37,13 +38,14 @@ def _of_keys(model: type[Model]) -> Iterator[CheckMessage]:
         if reference_models.is_reference(target):
             continue
         kind, why = ("sharded", "has a part of its rows") if is_sharded(target) else ("global", "has no such table")
-        remedy = "" if kind == "sharded" else f"Make {target._meta.label} a ReferenceModel as well, or "
-        hint = f"{remedy}set db_constraint=False; what on_delete says is done by Django all the same."
+        hint = without_constraint(field)
+        if kind == "global":
+            hint = f"Make {target._meta.label} a ReferenceModel as well, or {hint[0].lower()}{hint[1:]}"
         yield finding(
             "050",
             f"{named(field)} refers from a reference to a {kind} model, {target._meta.label}, with a database "
             f"constraint, and a shard {why}.",
-            hint=hint[0].upper() + hint[1:],
+            hint=hint,
             obj=field,
         )
 

@@ -12,6 +12,7 @@ from django.core.checks import CheckMessage
 from django.db.models import ForeignKey, Model
 
 from sharding import reference_models
+from sharding.model_checks.on_delete import without_constraint
 from sharding.model_checks.subjects import AppConfigs, finding, is_sharded, models, named, sharded_models
 
 
@@ -79,6 +80,6 @@ def _of_references(model: type[Model]) -> Iterator[CheckMessage]:
             "030",
             f"{named(field)} refers from a {kinds[0]} to a {kinds[1]} model, {target._meta.label}, with a database "
             f"constraint, and their rows live on different servers.",
-            hint="Set db_constraint=False; what on_delete says is done by Django all the same.",
+            hint=without_constraint(field),
             obj=field,
         )
