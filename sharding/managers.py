@@ -10,7 +10,7 @@ from typing import Any, Self
 
 from django.db import DEFAULT_DB_ALIAS, connections, models
 
-from sharding import deletion, registry
+from sharding import conf, deletion, registry
 
 
 class ShardedQuerySet(models.QuerySet[Any]):
@@ -32,8 +32,9 @@ class ShardedQuerySet(models.QuerySet[Any]):
         with door().committing_one_by_one():
             created = super().bulk_create(*args, **kwargs)
         for instance in created:
-            # Also when one shard was addressed by name: what the row does next goes through the door.
-            instance._state.db = instance._state.db and DEFAULT_DB_ALIAS
+            if instance._state.db in conf.current().shards:
+                # One shard was addressed by name; what the row does next goes through the door.
+                instance._state.db = DEFAULT_DB_ALIAS
         return created
 
     bulk_create.alters_data = True  # type: ignore[attr-defined]

@@ -220,6 +220,17 @@ def test_instances_of_a_shard_go_through_the_door(meet: Callable[[int], Any], or
     assert met.status == "new"
 
 
+@pytest.mark.django_db(databases=[*CLUSTER, "reference"])
+def test_instances_of_a_database_outside_of_the_cluster_stay_there(order: Order, tenant: int) -> None:
+    elsewhere = Order.objects.using("reference")
+    for made in (elsewhere.create(tenant_id=tenant), *elsewhere.bulk_create([Order(tenant_id=tenant)])):
+        assert made._state.db == "reference"
+        made.status = "sent"
+        made.save()
+        assert elsewhere.get(pk=made.pk).status == "sent"
+    assert Order.objects.for_key(tenant).get() == order
+
+
 def test_a_row_that_is_its_own_key_gets_its_place_from_the_shard() -> None:
     """An account without an id may live anywhere: also on the shard that is asked."""
     for _ in range(5):
