@@ -26,10 +26,14 @@ class DependentQuerySet(QuerySet[Any]):
 
     _db: str | None
     _hints: dict[str, Any]
+    _fields: tuple[Any, ...] | None
 
     def _fetch_all(self) -> None:
         if self._result_cache is not None or not self._names_no_key():
+            is_new = self._result_cache is None
             super()._fetch_all()
+            if is_new:
+                self._refuse_hidden()
             return
         if self._depends_on_global_rows():
             scopes.refuse(registry.get(self.model), f"Looking for dependent rows of {self.model._meta.label}")
@@ -54,6 +58,27 @@ class DependentQuerySet(QuerySet[Any]):
         if not self._names_no_key():
             return super()._raw_delete(using)
         return deletion.delete_rows(self.model, self._named(), using)
+
+    def _refuse_hidden(self) -> None:
+        """
+        Check that a scope hides none of the rows to which several instances refer.
+
+        Django takes what it does not find for missing, and remembers so on the instances: where it prefetches, and by
+        FETCH_PEERS (6.1) also for those that nobody asked about.
+
+        Raises:
+            ScopeConflict: it hides some.
+        """
+        entry, found = registry.entry(self.model), self._result_cache or []
+        if entry is None or scopes.key_of(entry) is None or self._fields is not None:
+            return
+        # Of generic foreign keys Django asks by the ids alone.
+        named = [each.rhs for each in _leaves(self.query.where) if isinstance(each, In) and self._is_target(each.lhs)]
+        if any(hasattr(each, "__len__") and len(each) > len(found) for each in named):
+            with scopes.outside(entry):
+                number = self.query.clone().get_count(using=self.db)
+            if number > len(found):
+                scopes.refuse(entry, f"Fetching the {entry.label} rows to which several rows refer")
 
     def _named(self) -> Self:
         """Return the rows with their ids and keys alone."""
@@ -83,6 +108,9 @@ class DependentQuerySet(QuerySet[Any]):
                     types: Any = of_type.target.related_model
                     return types.objects.db_manager(self._db).get_for_id(number)
         return None
+
+    def _is_target(self, column: Any) -> bool:
+        return bool(self._hints) or (isinstance(column, Col) and column.target is self.model._meta.pk)
 
     def _is_global_column(self, column: Any) -> bool:
         return isinstance(column, Col) and self._is_global(column.target)

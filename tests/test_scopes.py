@@ -15,12 +15,12 @@ from django.db import DatabaseError, models, transaction
 from django.db.models import Exists
 
 from aggregator import fan_out
-from sharding import registry, scope, scopes
+from sharding import registry, scope, scopes, shard_of
 from sharding.errors import CannotMerge, NotSharded, ScopeConflict, ShardKeyMissing, UnhashableKey
 from sharding.testing.statements import assert_no_fan_out, assert_statements
 from tests.layouts import CLUSTER
 from tests.messages import whole
-from tests.shop.models import Account, Customer, Device, Entry, Ledger, Line, Order, PaidOrder, Region
+from tests.shop.models import Account, Customer, Device, Entry, Ledger, Line, Note, Order, PaidOrder, Region
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
@@ -167,6 +167,56 @@ def test_another_tenants_row_is_not_found(other: Order) -> None:
         other.refresh_from_db()
     with scope(3, of=Order):
         assert not Order.objects.filter(pk=other.pk).exists()
+
+
+HIDDEN = (
+    "Fetching the shop.Order rows to which several rows refer concerns rows of every tenant_id, inside a scope of "
+    "tenant_id=3. Leave the scope first."
+)
+
+
+@pytest.fixture
+def referring(mine: Order, other: Order) -> list[Any]:
+    """Rows that refer to those of both tenants: of a sharded model, and of a global one."""
+    lines = [Line.objects.create(order=order, product="tea") for order in (mine, other)]
+    return [*lines, *(Note.objects.create(order=order, text="call") for order in (mine, other))]
+
+
+@pytest.mark.parametrize("model", [Line, Note])
+def test_what_a_scope_hides_is_not_remembered_as_missing(model: Any, referring: list[Any]) -> None:
+    rows = [model.objects.get(pk=each.pk) for each in referring if isinstance(each, model)]
+    with scope(3, of=Order):
+        with pytest.raises(ScopeConflict, match=whole(HIDDEN)):
+            models.prefetch_related_objects(rows, "order")
+        assert rows[0].order.status == "mine"
+    assert rows[1].order.status == "other"
+
+
+@pytest.mark.skipif(not hasattr(models, "FETCH_PEERS"), reason="Django has FETCH_PEERS from 6.1 on")
+@pytest.mark.parametrize("model", [Line, Note])
+def test_what_a_scope_hides_of_the_peers(model: Any, referring: list[Any]) -> None:
+    """Django 6.1 fetches for all rows of a query what one of them is asked for."""
+    found = fan_out(Line.objects) if model is Line else Note.objects
+    rows = list(found.fetch_mode(models.FETCH_PEERS).order_by("pk"))
+    with scope(3, of=Order), pytest.raises(ScopeConflict, match=whole(HIDDEN)):
+        str(rows[0].order)
+    assert {row.order.status for row in rows} == {"mine", "other"}
+
+
+def test_prefetching_what_the_scope_shows(mine: Order, other: Order) -> None:
+    rows = [Note(order_id=mine.pk), Note(order_id=mine.pk)]
+    with scope(3, of=Order), assert_statements({shard_of(mine): 1}):
+        models.prefetch_related_objects(rows, "order")
+    assert [row.order for row in rows] == [mine, mine]
+
+
+def test_prefetching_what_is_nowhere(mine: Order) -> None:
+    gone = Order.objects.create(tenant_id=3)
+    rows = [Note(order_id=mine.pk), Note(order_id=gone.pk)]
+    gone.delete()
+    with scope(3, of=Order):
+        models.prefetch_related_objects(rows, "order")
+    assert [row.order for row in rows] == [mine, None]
 
 
 def test_deferred_key(mine: Order, other: Order) -> None:

@@ -145,6 +145,21 @@ def test_inside_a_scope(made: Any, rows: Any) -> None:
             rows.board.delete()
 
 
+def test_prefetching_what_a_scope_hides(made: Any, rows: Any, layout: Layout) -> None:
+    foreign = made.Topic.objects.create(tenant_id=tenant_on(layout.home, 2))
+    remarks = [made.Remark(tenant_id=rows.tenant, subject=each) for each in (rows.topic, foreign)]
+    for each in remarks:
+        del each._state.fields_cache["subject"]
+    message = (
+        f"Fetching the shop.Topic rows to which several rows refer concerns rows of every tenant_id, inside a scope of "
+        f"tenant_id={rows.tenant}. Leave the scope first."
+    )
+    with scope(rows.tenant, of=made.Topic), pytest.raises(ScopeConflict, match=whole(message)):
+        models.prefetch_related_objects(remarks, "subject")
+    models.prefetch_related_objects(remarks, "subject")
+    assert [each.subject for each in remarks] == [rows.topic, foreign]
+
+
 def test_the_application_still_says_whom_it_asks(made: Any, rows: Any) -> None:
     with pytest.raises(ShardKeyMissing):
         list(rows.topic.remarks.all())
