@@ -9,8 +9,10 @@ from typing import Any
 
 import pytest
 from django.db import IntegrityError, connections, transaction
+from django.db.migrations.operations import AlterField, CreateModel, RenameField
+from django.db.migrations.state import ProjectState
 from django.db.migrations.writer import MigrationWriter
-from django.db.models import Model
+from django.db.models import BigAutoField, Model
 
 from sharding import bucket_of, ids, shard_of
 from sharding.errors import BucketMismatch
@@ -167,3 +169,55 @@ def test_forms_have_no_field_for_an_id() -> None:
 def test_a_default_is_made_for_no_id() -> None:
     assert Order._meta.pk.get_default() is None
     assert ShardBigIntegerField(default=7).get_default() == 7
+
+
+POSTGRESQL = connections["default"].vendor == "postgresql"
+#: A table that had rows before its model was sharded, on its way to ids that hold their bucket.
+CREATED = CreateModel("plant", [("id", BigAutoField(primary_key=True)), ("bucket", BucketField(default=0))])
+BECAME = AlterField("plant", "id", ShardBigIntegerField(primary_key=True))
+CHECKS = """
+    SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'garden_plant'::regclass AND contype = 'c'
+"""
+
+
+def migrate(*operations: Any, backwards: bool = False) -> None:
+    """Apply operations to an empty database, or take back the last of them, which the others have led to."""
+    states = [ProjectState()]
+    for operation in operations:
+        states.append(states[-1].clone())
+        operation.state_forwards("garden", states[-1])
+    with connections["default"].schema_editor() as editor:
+        if backwards:
+            operations[-1].database_backwards("garden", editor, states[-1], states[-2])
+        else:
+            operations[-1].database_forwards("garden", editor, states[-2], states[-1])
+
+
+def ask(sql: str) -> list[Any]:
+    with connections["default"].cursor() as cursor:
+        cursor.execute(sql)
+        return [row[0] for row in cursor.fetchall()] if cursor.description else []
+
+
+@pytest.mark.skipif(not POSTGRESQL, reason="SQLite makes the table anew, with its checks")
+def test_a_column_that_becomes_an_id_gets_the_check() -> None:
+    migrate(CREATED)
+    migrate(CREATED, BECAME)
+    assert ask(CHECKS) == ["CHECK (((id & (4095)::bigint) = bucket))"]
+    renamed = RenameField("plant", "id", "number")
+    migrate(CREATED, BECAME, renamed)
+    assert ask(CHECKS) == ["CHECK (((number & (4095)::bigint) = bucket))"]
+    migrate(CREATED, BECAME, renamed, backwards=True)
+    migrate(CREATED, BECAME, backwards=True)
+    assert ask(CHECKS) == []
+    migrate(CREATED, BECAME)
+    assert len(ask(CHECKS)) == 1
+
+
+@pytest.mark.skipif(not POSTGRESQL, reason="SQLite makes the table anew, with its checks")
+def test_a_column_whose_numbers_hold_no_bucket_becomes_no_id() -> None:
+    """They would name buckets of other keys, and rows that are there would not be found."""
+    migrate(CREATED)
+    ask("INSERT INTO garden_plant (bucket) VALUES (7)")
+    with pytest.raises(IntegrityError, match="is violated by some row"):
+        migrate(CREATED, BECAME)

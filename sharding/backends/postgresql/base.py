@@ -5,6 +5,7 @@ from __future__ import annotations
 from django.db.backends.postgresql import base, creation, introspection, operations, schema
 
 from sharding.backends.postgresql.cursors import WatchedCursors
+from sharding.backends.postgresql.id_checks import IdChecks
 from sharding.backends.postgresql.sessions import NamedSessions
 from sharding.backends.schema_editor import ClusterSchemaEditor
 from sharding.backends.wrapper import ClusterCreation, ClusterIntrospection, ClusterOperations, ClusterWrapper
@@ -22,7 +23,7 @@ class DatabaseOperations(ClusterOperations, operations.DatabaseOperations):
     pass
 
 
-class DatabaseSchemaEditor(ClusterSchemaEditor, schema.DatabaseSchemaEditor):
+class DatabaseSchemaEditor(IdChecks, ClusterSchemaEditor, schema.DatabaseSchemaEditor):
     pass
 
 
