@@ -99,7 +99,7 @@ def audit_all(
         try:
             with patiently(alias):
                 there = tables(labels, alias)
-                lacking = [entry.label for entry in places.entries(labels) if entry not in there]
+                lacking = [entry.label for entry in places.lacking(alias, places.entries(labels))]
                 if lacking and alias in bucket_map.aliases:
                     report.without_table[alias] = lacking
                 for entry in there:

@@ -37,6 +37,12 @@ def present(alias: str, among: Sequence[Entry]) -> list[Entry]:
     return [entry for entry in among if entry.table in names]
 
 
+def lacking(alias: str, among: Sequence[Entry]) -> list[Entry]:
+    """Return those of the models that have neither a table nor a view on a database."""
+    names = set(cluster_map.connection_of(alias).introspection.table_names(include_views=True))
+    return [entry for entry in among if entry.table not in names]
+
+
 def stored(entry: Entry, alias: str) -> Any:
     """
     Return a queryset over all rows of a model on one database, without any order.

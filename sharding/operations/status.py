@@ -158,9 +158,7 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
         problems.append(contradiction)
     elif found is None and stored is not None:
         problems.append("It has no identity. Run `manage.py shards init` again.")
-    models = places.entries()
-    there = places.present(alias, models)
-    missing = [entry.label for entry in models if entry not in there]
+    missing = [entry.label for entry in places.lacking(alias, places.entries())]
     if missing:
         problems.append(f"It has no table of {', '.join(missing)}. Run `manage.py migrate_all`.")
     disagreed = restoration.disagreed(alias) if stored is not None and not contradiction else None
@@ -183,7 +181,7 @@ def _asked(silent: DatabaseStatus, stored: StoredCluster | None, exact: bool) ->
         )
     rows: int | None = 0
     size: int | None = 0
-    for entry in there:
+    for entry in places.present(alias, places.entries()):
         some_rows, some_bytes = measured(alias, entry, exact)
         rows = None if rows is None or some_rows is None else rows + some_rows
         size = None if size is None or some_bytes is None else size + some_bytes

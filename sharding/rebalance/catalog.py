@@ -67,6 +67,16 @@ ORDER BY c.relname, k.conname
 """
 
 
+VIEWS = (
+    "SELECT relname::text FROM pg_class WHERE relname = ANY(%s) AND relkind IN ('v', 'm') AND pg_table_is_visible(oid)"
+)
+
+
+def views(session: Session, names: Collection[str]) -> frozenset[str]:
+    """Return which of some names are views: those of sharded models that Django does not manage."""
+    return frozenset(name for (name,) in session.connection.execute(VIEWS, [list(names)]).fetchall())
+
+
 def columns(session: Session, tables: Collection[str]) -> dict[str, list[tuple[Any, ...]]]:
     """Return the facts of a tables.Column, by table; in the order of their names."""
     return _by_table(session, COLUMNS, list(tables))

@@ -16,10 +16,11 @@ from sharding.rebalance.sessions import Session
 #: What a mover reads and writes beside the sharded tables.
 OWN_TABLES = ("sharding_dirty", "sharding_fence", "sharding_identity", "sharding_progress")
 
-#: The tables that are asked for and exist, and their partitions.
+#: The tables that are asked for and exist, and their partitions. Views have no rows of their own to move.
 NAMED: LiteralString = """
 WITH asked AS (
-    SELECT name, to_regclass(quote_ident(name))::oid AS oid FROM unnest(%s::text[]) AS name
+    SELECT name, pg_class.oid FROM unnest(%s::text[]) AS name
+    JOIN pg_class ON pg_class.oid = to_regclass(quote_ident(name)) AND relkind NOT IN ('v', 'm')
 ), named AS (
     SELECT name, oid FROM asked WHERE oid IS NOT NULL
     UNION

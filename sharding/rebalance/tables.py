@@ -115,8 +115,8 @@ def differences(source: Session, target: Session) -> list[str]:
     """
     names = sorted(registry.tables())
     giving, getting = read(source, names), read(target, names)
-    sides = ((source.alias, giving), (target.alias, getting))
-    found = [line for side in sides for line in (*_missing(*side), *_problems(*side))]
+    sides = ((source, giving), (target, getting))
+    found = [line for side in sides for line in (*_missing(*side), *_problems(side[0].alias, side[1]))]
     for name in giving.keys() & getting.keys():
         found.extend(_compared(giving[name], getting[name], source.alias, target.alias))
     encodings = {each.alias: catalog.encoding(each) for each in (source, target)}
@@ -163,9 +163,10 @@ def _reached(name: str, tables: Mapping[str, Table]) -> set[str]:
     return found
 
 
-def _missing(alias: str, found: Mapping[str, Table]) -> Iterator[str]:
-    for name in sorted(registry.tables().keys() - found.keys()):
-        yield f"{name} does not exist on {alias!r}."
+def _missing(session: Session, found: Mapping[str, Table]) -> Iterator[str]:
+    missing = registry.tables().keys() - found.keys()
+    for name in sorted(missing - catalog.views(session, missing)):
+        yield f"{name} does not exist on {session.alias!r}."
 
 
 def _has_bucket(table: Table) -> bool:

@@ -7,7 +7,7 @@ from __future__ import annotations
 import pytest
 
 from sharding import registry
-from sharding.rebalance import tables
+from sharding.rebalance import preflight_tables, tables
 from tests.layouts import CLUSTER
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER)
@@ -51,3 +51,17 @@ def test_differences_are_told(world, change, sentence):
     with world.sessions.target.connection.transaction(force_rollback=True):
         world.at_target(f"ALTER TABLE shop_line {change}")
         assert tables.differences(world.sessions.source, world.sessions.target) == [sentence]
+
+
+def test_a_view_of_a_sharded_model_has_no_rows_to_move(world):
+    sessions = (world.sessions.source, world.sessions.target)
+    with (
+        sessions[0].connection.transaction(force_rollback=True),
+        sessions[1].connection.transaction(force_rollback=True),
+    ):
+        for session in sessions:
+            session.connection.execute("ALTER TABLE shop_line RENAME TO kept")
+            session.connection.execute("CREATE VIEW shop_line AS SELECT * FROM kept")
+        assert tables.differences(*sessions) == []
+        assert "shop_line" not in {table.name for table in tables.sharded_tables(sessions[0])}
+        assert list(preflight_tables.of_rules(sessions[0], ["shop_line"])) == []
