@@ -35,8 +35,11 @@ FROM named ORDER BY name
 """
 HIDDEN = "SELECT DISTINCT name FROM named WHERE row_security_active(oid) ORDER BY name"
 TRIGGERS = """
-SELECT DISTINCT name, tgname::text FROM named JOIN pg_trigger ON tgrelid = named.oid
-WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND NOT starts_with(tgname, %s) ORDER BY 1, 2
+SELECT DISTINCT name, tgname::text FROM named JOIN pg_trigger AS t ON tgrelid = named.oid
+JOIN pg_proc AS p ON p.oid = tgfoid
+WHERE NOT tgisinternal AND tgenabled IN ('O', 'A') AND NOT starts_with(tgname, %s)
+AND NOT 'sharding.mover' = ANY (regexp_split_to_array(pg_get_triggerdef(t.oid) || ' ' || p.prosrc, '[^a-z._]+'))
+ORDER BY 1, 2
 """
 RULES = """
 SELECT DISTINCT name, rulename::text FROM named JOIN pg_rewrite ON ev_class = named.oid

@@ -66,7 +66,8 @@ def verify(
     if not report.sound:
         raise VerificationFailed(
             f"Bucket {facts.bucket} is not the same on {report.source!r} and {report.target!r}: {report}. The bucket "
-            f"stays on {report.source!r}. Find out who has written to {report.target!r}, and start the move again.",
+            f"stays on {report.source!r}. Find out who has written to {report.target!r}, a trigger perhaps, and start "
+            f"the move again.",
             report=report,
         )
     return report

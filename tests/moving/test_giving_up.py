@@ -95,7 +95,8 @@ def test_rows_that_somebody_changes_on_the_target(scene):
     error = scene.move.error
     assert error.startswith(f"Bucket {scene.bucket} is not the same on 'shard_a' and 'shard_b': ")
     assert error.endswith(
-        "The bucket stays on 'shard_a'. Find out who has written to 'shard_b', and start the move again."
+        "The bucket stays on 'shard_a'. Find out who has written to 'shard_b', a trigger perhaps, and start the "
+        "move again."
     )
     assert_given_up(scene, before, error)
 

@@ -192,3 +192,21 @@ def test_collations():
     with spoilt(TARGET, done, done.replace('"C"', '"default"')):
         checks = {(severity, check) for severity, check, _ in found()}
     assert checks == {("error", "tables"), ("warning", "servers")}
+
+
+@pytest.mark.parametrize(
+    ("when", "body"),
+    [
+        ("WHEN (coalesce(current_setting('sharding.mover', true), '') = '')", "RETURN NULL;"),
+        ("", "IF current_setting('sharding.mover', true) <> '' THEN RETURN NULL; END IF; RETURN NULL;"),
+    ],
+    ids=["its condition", "its function"],
+)
+def test_a_trigger_that_asks_for_the_mover(when, body):
+    with spoilt(
+        TARGET,
+        f"CREATE FUNCTION own() RETURNS trigger LANGUAGE plpgsql AS $$BEGIN {body} END$$; "
+        f"CREATE TRIGGER own AFTER INSERT ON shop_tag FOR EACH ROW {when} EXECUTE FUNCTION own()",
+        "DROP FUNCTION own CASCADE",
+    ):
+        assert found() == []
