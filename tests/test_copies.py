@@ -25,7 +25,7 @@ pytestmark = pytest.mark.django_db(databases=CLUSTER)
 
 REFUSED = (
     "This SQL on 'default' names 'shop_order', a table of the sharded model shop.Order, and would see the rows of the "
-    "control database only. Ask every shard with aggregator.on_each_shard(), one shard with using(…).raw(…), or "
+    "control database only. Ask every shard with aggregator.raw() or on_each_shard(), some with their shards=[…], or "
     "put /* control database only */ into the statement if that is what you mean."
 )
 

@@ -26,8 +26,8 @@ POSTGRESQL = connections["default"].vendor == "postgresql"
 def refused(table: str = "shop_order", label: str = "shop.Order") -> str:
     return (
         f"This SQL on 'default' names {table!r}, a table of the sharded model {label}, and would see the rows of the "
-        f"control database only. Ask every shard with aggregator.on_each_shard(), one shard with using(…).raw(…), or "
-        f"put /* control database only */ into the statement if that is what you mean."
+        f"control database only. Ask every shard with aggregator.raw() or on_each_shard(), some with their shards=[…], "
+        f"or put /* control database only */ into the statement if that is what you mean."
     )
 
 

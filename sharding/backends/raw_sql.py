@@ -27,7 +27,7 @@ def refuse_sharded_tables(text: str, connection: Any) -> None:
         raise RawShardedSQL(
             f"This SQL on {connection.alias!r} names {table!r}, a table of the sharded model "
             f"{registry.tables()[table]}, and would see the rows of the control database only. Ask every shard "
-            f"with aggregator.on_each_shard(), one shard with using(…).raw(…), or put {CONTROL_ONLY} into the "
+            f"with aggregator.raw() or on_each_shard(), some with their shards=[…], or put {CONTROL_ONLY} into the "
             f"statement if that is what you mean.",
             table=table,
         )
