@@ -24,7 +24,7 @@ _VARYING = (
     (re.compile(r"\bepoch \d+"), "epoch N"),
 )
 #: A page may have blocks that are no steps.
-_OTHERS = re.compile(r"^```python\n.*?^```\n", re.MULTILINE | re.DOTALL)
+_OTHERS = re.compile(r"^```(?:python|sql)\n.*?^```\n", re.MULTILINE | re.DOTALL)
 
 
 def sections(page: Path) -> Iterator[tuple[str, list[Step]]]:
