@@ -1,11 +1,12 @@
 """
-Checks of what must be unique over the cluster: ids (026, 027) and unique constraints (025).
+Checks of what must be unique over the cluster: ids (026, 027), and unique and exclusion constraints (025).
 
 A database only sees its own rows. It can enforce uniqueness where equal values are certain to lie in one bucket.
 """
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -63,6 +64,8 @@ def _of_constraints(entry: Entry) -> Iterator[CheckMessage]:
     for constraint in options.constraints:
         if isinstance(constraint, UniqueConstraint) and not _constraint_settles(constraint, entry):
             yield _not_enforced(entry, f"{options.label} has the unique constraint {constraint.name!r}", entry.model)
+        elif _excludes(constraint) and not _settles(_equal_fields(constraint), entry):
+            yield _not_excluded(entry, constraint.name)
 
 
 def _not_enforced(entry: Entry, what: str, obj: Any) -> CheckMessage:
@@ -74,6 +77,31 @@ def _not_enforced(entry: Entry, what: str, obj: Any) -> CheckMessage:
         f"LookupIndex of the same fields.",
         obj=obj,
     )
+
+
+def _not_excluded(entry: Entry, name: str) -> CheckMessage:
+    label = entry.model._meta.label
+    return finding(
+        "025",
+        f"{label} has the exclusion constraint {name!r}, without the shard key {entry.key!r}: rows of two shards may "
+        f"overlap.",
+        hint=f"Add ({entry.key!r}, RangeOperators.EQUAL) to its expressions.",
+        obj=entry.model,
+    )
+
+
+def _excludes(constraint: Any) -> bool:
+    # Its module may need a driver that is not installed, and has been imported where there is one.
+    module = sys.modules.get("django.contrib.postgres.constraints")
+    return module is not None and isinstance(constraint, module.ExclusionConstraint)
+
+
+def _equal_fields(constraint: Any) -> list[str]:
+    """Return the fields that two rows have in common which exclude each other, if the names of them are all."""
+    found = [
+        each if isinstance(each, str) else _plain_field(each) for each, how in constraint.expressions if how == "="
+    ]
+    return [name for name in found if name is not None]
 
 
 def _constraint_settles(constraint: UniqueConstraint, entry: Entry) -> bool:

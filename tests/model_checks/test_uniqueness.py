@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import pytest
+from django.contrib.postgres.constraints import ExclusionConstraint
+from django.contrib.postgres.fields import DateTimeRangeField
 from django.core.checks import Error
 from django.db import models
 from django.db.models.functions import Lower
@@ -166,3 +168,36 @@ def test_unique_constraints_without_the_key(found, fields, options, what):
 def test_unique_constraints_that_a_shard_can_enforce(found, fields, options):
     invoice(fields, options)
     assert found() == []
+
+
+@pytest.mark.parametrize(
+    ("compared", "sound"),
+    [
+        ([("room", "=")], False),
+        ([("tenant_id", "<>"), ("room", "=")], False),
+        ([(Lower("room"), "=")], False),
+        ([("tenant_id", "="), ("room", "=")], True),
+        ([(models.F("tenant_id"), "=")], True),
+    ],
+)
+def test_exclusion_constraints(found, compared, sound):
+    """Two bookings of one room would be on two shards, which know nothing of each other."""
+
+    class Booking(Uuid):
+        shard_key = "tenant_id"
+        tenant_id = models.IntegerField()
+        room = models.CharField(max_length=20)
+        period = DateTimeRangeField()
+
+        class Meta:
+            app_label = "shop"
+            constraints = [ExclusionConstraint(name="no_overlap", expressions=[*compared, ("period", "&&")])]
+
+    expected = Error(
+        "shop.Booking has the exclusion constraint 'no_overlap', without the shard key 'tenant_id': rows of two shards "
+        "may overlap.",
+        hint="Add ('tenant_id', RangeOperators.EQUAL) to its expressions.",
+        obj=Booking,
+        id="sharding.E025",
+    )
+    assert [each for each in found() if str(each.id).startswith("sharding")] == ([] if sound else [expected])
