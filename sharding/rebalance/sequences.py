@@ -17,11 +17,18 @@ from sharding.rebalance.tables import Table
 #: Numbers that are drawn in one statement.
 AT_ONCE = 100_000
 
+# A serial column owns its sequence. A default, which Django makes by db_default, may draw from one of its own.
 _OF_COLUMNS = """
-SELECT c.relname, a.attname, pg_get_serial_sequence(quote_ident(c.relname), a.attname)
+SELECT c.relname, a.attname, coalesce(pg_get_serial_sequence(quote_ident(c.relname), a.attname), drawn.sequence)
 FROM pg_class AS c JOIN pg_attribute AS a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+LEFT JOIN LATERAL (
+    SELECT format('%%I.%%I', n.nspname, s.relname) AS sequence FROM pg_attrdef AS e
+    JOIN pg_depend AS d ON (d.classid, d.objid, d.refclassid) = ('pg_attrdef'::regclass, e.oid, 'pg_class'::regclass)
+    JOIN pg_class AS s ON s.oid = d.refobjid AND s.relkind = 'S' JOIN pg_namespace AS n ON n.oid = s.relnamespace
+    WHERE e.adrelid = c.oid AND e.adnum = a.attnum LIMIT 1
+) AS drawn ON true
 WHERE c.oid = ANY (SELECT to_regclass(quote_ident(name)) FROM unnest(%s::text[]) AS name)
-AND pg_get_serial_sequence(quote_ident(c.relname), a.attname) IS NOT NULL
+AND coalesce(pg_get_serial_sequence(quote_ident(c.relname), a.attname), drawn.sequence) IS NOT NULL
 """
 
 

@@ -104,3 +104,20 @@ def test_many_numbers_are_drawn_in_parts(world, monkeypatch):
     numbers.carry_over(lambda: pauses.append(1))
     assert len(pauses) == 3
     assert numbers.at_target() == [9]
+
+
+def test_a_sequence_from_which_a_default_draws(world):
+    """No column owns it, as none owns what db_default names."""
+    sessions = (world.sessions.source, world.sessions.target)
+    with (
+        sessions[0].connection.transaction(force_rollback=True),
+        sessions[1].connection.transaction(force_rollback=True),
+    ):
+        for session in sessions:
+            session.connection.execute('CREATE SEQUENCE "Invoice no"')
+            session.connection.execute(f"""ALTER TABLE {TABLE} ADD invoice bigint DEFAULT nextval('"Invoice no"')""")
+        query = """SELECT nextval('"Invoice no"')"""
+        for _ in range(7):
+            sessions[0].connection.execute(query)
+        sequences.carry_over(world.sessions, [table for table in world.facts.tables if table.name == TABLE])
+        assert sessions[1].connection.execute(query).fetchall() == sessions[0].connection.execute(query).fetchall()
