@@ -10,6 +10,7 @@ from enum import StrEnum
 from typing import Any
 
 from django.apps import apps
+from django.db.models import Case, Value, When
 
 from sharding import reference_models, registry, routing
 from sharding.bucket_map import BucketMap
@@ -17,6 +18,8 @@ from sharding.operations import places
 from sharding.registry import BUCKET_COLUMN, Entry
 
 BATCH = 2_000
+#: Buckets that are put right in one statement; SQLite takes no deeper expressions.
+AT_ONCE = 200
 
 
 class Kind(StrEnum):
@@ -117,15 +120,23 @@ def _repair(entry: Entry, alias: str, findings: Sequence[Finding]) -> int:
     """Write the buckets of the keys, and return how many rows that were."""
     # The database itself refuses a bucket that the id contradicts.
     contradicted = {each.id for each in findings if each.kind is Kind.ID}
-    ids: dict[tuple[Any, Any], list[Any]] = {}
+    ids: dict[Any, dict[Any, list[Any]]] = {}
     for each in findings:
         if each.kind is Kind.BUCKET and each.id not in contradicted:
-            ids.setdefault((each.found, each.expected), []).append(each.id)
+            ids.setdefault(each.found, {}).setdefault(each.expected, []).append(each.id)
+    # One statement for many buckets: in an adopted table, hardly two rows of a batch may have the same.
     with routing.native(alias):
         return sum(
-            places.stored(entry, alias).filter(pk__in=found, bucket=before).update(bucket=after)
-            for (before, after), found in ids.items()
+            places.stored(entry, alias)
+            .filter(pk__in=[pk for _, found in some for pk in found], bucket=before)
+            .update(bucket=Case(*(When(pk__in=found, then=Value(after)) for after, found in some)))
+            for before, expected in ids.items()
+            for some in _parts(list(expected.items()))
         )
+
+
+def _parts(buckets: Sequence[tuple[Any, list[Any]]]) -> Iterator[Sequence[tuple[Any, list[Any]]]]:
+    return (buckets[start : start + AT_ONCE] for start in range(0, len(buckets), AT_ONCE))
 
 
 def tables(labels: Sequence[str], alias: str) -> list[Entry]:

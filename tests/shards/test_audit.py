@@ -10,10 +10,13 @@ import pytest
 from django.core.management import call_command
 from django.core.management.base import CommandError
 from django.db import DEFAULT_DB_ALIAS, connections
+from django.test.utils import CaptureQueriesContext
 
-from sharding import cluster_map, registry, routing, shard_of
+from aggregator import fan_out
+from sharding import bucket_of, cluster_map, registry, routing, shard_of
 from sharding.control import BucketOwner
 from sharding.operations import audit, audit_report
+from tests.layouts import tenant_on
 from tests.messages import whole
 from tests.shards.command import ALIASES, ROLLED_BACK, SHARDS, execute, lines, refused, run
 from tests.shop.models import Account, Device, Ledger, Line, Order
@@ -114,6 +117,23 @@ def test_audit_finds_a_wrong_bucket_and_repairs_it():
     assert max(map(len, printed)) <= 82
     assert set(Ledger.objects.filter(tenant_id=42).values_list("bucket", flat=True)) == {1236}
     assert run("audit").endswith("Every row is where it belongs.\n")
+
+
+@ROLLED_BACK
+@pytest.mark.parametrize(("at_once", "statements"), [(200, 1), (2, 3)])
+def test_many_buckets_are_repaired_by_few_statements(monkeypatch, at_once, statements):
+    """In an adopted table, all rows have the bucket 0, and hardly two of them belong into the same."""
+    monkeypatch.setattr(audit, "AT_ONCE", at_once)
+    tenants = [tenant_on("shard_a", number) for number in range(5)]
+    for tenant in tenants:
+        Ledger.objects.create(tenant_id=tenant, number=1)
+    execute("shard_a", "UPDATE shop_ledger SET bucket = 0")
+    with CaptureQueriesContext(connections["shard_a"]) as sent:
+        run("audit", "--repair", "--model", "shop.Ledger")
+    assert sum(each["sql"].startswith("UPDATE") for each in sent) == statements
+    assert {each.tenant_id: each.bucket for each in fan_out(Ledger.objects)} == {
+        tenant: bucket_of(tenant, model=Ledger) for tenant in tenants
+    }
 
 
 @ROLLED_BACK
