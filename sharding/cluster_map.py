@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import json
 import logging
-import math
 import os
 import threading
 import time
@@ -88,7 +87,7 @@ def expire() -> None:
     """Let the map be read again at the next use outside of an atomic block."""
     global _loaded
     with _lock:
-        if _loaded is not None and _loaded.until != math.inf:
+        if _loaded is not None:
             _loaded = replace(_loaded, until=0.0)
 
 

@@ -5,7 +5,6 @@ Reading the bucket map, and what else a process knows of the cluster, from the c
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -33,6 +32,8 @@ class Loaded:
     whole: bool = True
     #: Whether no bucket was on its way.
     is_quiet: bool = False
+    #: Whether the control database has tables for a map.
+    is_migrated: bool = True
 
 
 def read(before: Loaded | None) -> Loaded:
@@ -51,13 +52,13 @@ def read(before: Loaded | None) -> Loaded:
     if not _is_migrated(Cluster._meta.db_table, before):
         if settings.shards:
             raise _missing()
-        return _cluster_of_one()
+        return _cluster_of_one(until, is_migrated=False)
     # The epoch is read first: a map that changes in between is then read again after MAP_TTL, never kept for new.
     cluster = Cluster.objects.using(DEFAULT_DB_ALIAS).first()
     if cluster is None:
         if settings.shards:
             raise _missing()
-        return _cluster_of_one()
+        return _cluster_of_one(until, is_migrated=True)
     if (cluster.buckets, cluster.hash) != (settings.buckets, settings.hash):
         raise MapConflict(
             f"This cluster was initialised with BUCKETS={cluster.buckets} and HASH={cluster.hash!r}, but SHARDING says "
@@ -92,22 +93,21 @@ def stored_copies(before: Loaded | None) -> dict[str, frozenset[str]]:
 
 def _is_migrated(table: str, before: Loaded | None) -> bool:
     # A failing SELECT would break the caller's transaction; the catalogue can be asked safely.
-    if before is not None and before.map.epoch > 0:
-        return True
-    return _has_table(table)
+    return (before is not None and before.is_migrated) or _has_table(table)
 
 
 def _has_table(table: str) -> bool:
     return table in connections[DEFAULT_DB_ALIAS].introspection.table_names()
 
 
-def _cluster_of_one() -> Loaded:
+def _cluster_of_one(until: float, *, is_migrated: bool) -> Loaded:
     """
     `default` owns every bucket until somebody initialises the cluster.
 
-    It is never refreshed: other owners take other DATABASES, and so a new process.
+    A process that nobody has told of the shards notices that, too, before rows have gone.
     """
-    return Loaded(BucketMap.whole(DEFAULT_DB_ALIAS, conf.current().buckets), {DEFAULT_DB_ALIAS: 0}, math.inf)
+    whole = BucketMap.whole(DEFAULT_DB_ALIAS, conf.current().buckets)
+    return Loaded(whole, {DEFAULT_DB_ALIAS: 0}, until, is_migrated=is_migrated)
 
 
 def _missing() -> MapMissing:

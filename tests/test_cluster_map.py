@@ -140,6 +140,29 @@ def test_cluster_of_one_needs_no_map() -> None:
         Cluster.objects.bulk_create(rows)
 
 
+def test_a_process_of_a_cluster_of_one_notices_that_shards_were_added() -> None:
+    """Or one that was forgotten when all others got the shards would find nothing where the rows were."""
+    rows = list(Cluster.objects.all())
+    Cluster.objects.all().delete()
+    try:
+        with override_settings(SHARDING={"SHARDS": []}):
+            cluster_map.refresh()
+            with statements() as sent:
+                assert cluster_map.current() == BucketMap.whole("default", 4096)
+            assert dict(sent) == {}
+            _expire()
+            with statements() as sent:
+                assert cluster_map.current() == BucketMap.whole("default", 4096)
+            assert [len(found) for found in sent.values()] == [1]
+            Cluster.objects.bulk_create(rows)
+            assert cluster_map.current().epoch == 0
+            _expire()
+            assert cluster_map.current().epoch > 0
+            assert set(cluster_map.current().aliases) > {"shard_a"}
+    finally:
+        Cluster.objects.bulk_create(rows, ignore_conflicts=True)
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [({"BUCKETS": 3072}, "BUCKETS=3072 and HASH='mmh3'"), ({"HASH": "identity"}, "BUCKETS=4096 and HASH='identity'")],
