@@ -151,6 +151,7 @@ def test_a_foreign_key_to_a_global_model_has_its_constraint_on_the_control_datab
     assert not any(tables(project).values())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("command", ["migrate_all", "migrate"])
 def test_a_model_becomes_sharded_on_a_cluster_that_is_in_use(project, command):
     project.write("library/models.py", GLOBAL)

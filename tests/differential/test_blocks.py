@@ -6,6 +6,7 @@ Random blocks over several databases, committed and rolled back: they leave what
 
 from __future__ import annotations
 
+import os
 from collections import Counter
 from typing import Any
 
@@ -21,7 +22,7 @@ from tests.layouts import CLUSTER
 
 pytestmark = [pytest.mark.django_db(databases="__all__", transaction=True), pytest.mark.differential]
 
-PROGRAMS = 150
+PROGRAMS = min(150, int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", 2_200)) // 4)
 LONG = 5_000
 LAYOUTS = [
     pytest.param(("default", "shard_a", "shard_b", "shard_c"), id="default owns too"),
