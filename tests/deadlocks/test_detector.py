@@ -13,6 +13,7 @@ from sharding.conflicts import NOTE
 from sharding.direct_connection import direct_connection
 from sharding.operations import lock_waits
 from sharding.operations.lock_waits import look
+from tests.clocks import change_time
 from tests.deadlocks.conftest import Block, between_two_commits, blocks, scalar
 from tests.deadlocks.waits import hold_and_wait, mark, opposite, statuses, stuck
 from tests.layouts import SHOP_ONLY
@@ -126,7 +127,7 @@ def test_a_wait_that_ends_between_the_looks_is_none(orders, monkeypatch):
             elsewhere(lambda: scalar("shard_b", cancel, f"%{older.name}"))
             assert isinstance(older.end(), OperationalError)
 
-        monkeypatch.setattr(lock_waits.time, "sleep", meanwhile)
+        change_time(monkeypatch, "sharding.operations.lock_waits", sleep=meanwhile)
         found = look(end=True)
         monkeypatch.undo()
         assert (found.deadlocks, found.ended) == ((), ())

@@ -12,6 +12,7 @@ from sharding.control import LookupState
 from sharding.lookups import states
 from sharding.models import LookupIndex
 from sharding.testing.statements import assert_statements
+from tests.clocks import change_time
 from tests.model_checks.bases import Uuid
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default"], available_apps=["sharding", "tests.shop"])
@@ -47,7 +48,7 @@ def test_that_it_is_built_is_remembered_for_a_while(monkeypatch):
     LookupState.objects.using("default").filter(name=NAME).update(built=False)
     assert states.is_built(NAME)
     later = time.monotonic() + conf.current().map_ttl + 1
-    monkeypatch.setattr(states.time, "monotonic", lambda: later)
+    change_time(monkeypatch, "sharding.lookups.states", monotonic=lambda: later)
     assert not states.is_built(NAME)
 
 

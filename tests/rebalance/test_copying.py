@@ -11,6 +11,7 @@ import pytest
 from sharding.rebalance import progress
 from sharding.rebalance.capturing import drain
 from sharding.rebalance.copying import Pace, copy_all, copy_chunk
+from tests.clocks import change_time
 from tests.layouts import CLUSTER
 from tests.rebalance.rows import TYPES, family, instants, tree
 from tests.rebalance.worlds import OTHER_BUCKET, rows
@@ -116,7 +117,7 @@ def test_chunks_adapt_to_the_time_that_they_take(world):
 
 def test_a_copy_is_no_faster_than_it_is_told_to_be(world, monkeypatch):
     slept = []
-    monkeypatch.setattr("sharding.rebalance.copying.time.sleep", slept.append)
+    change_time(monkeypatch, "sharding.rebalance.copying", sleep=slept.append)
     family(world, 1, 50)
     pace = small(50)
     pace.rows_per_second = 10.0

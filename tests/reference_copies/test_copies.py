@@ -15,6 +15,7 @@ from sharding.cluster_checks import check_stored_cluster
 from sharding.control import BucketOwner, ReferenceCopies
 from sharding.errors import ReferenceOutdated, UnknownShard
 from sharding.testing.statements import statements
+from tests.clocks import change_time
 from tests.layouts import CLUSTER, tenant_on
 from tests.messages import whole
 from tests.reference.copies import MODELS, everywhere, rows_of
@@ -297,7 +298,7 @@ def test_no_difference_is_told_that_goes_away_by_itself(rows, monkeypatch):
     """Between two commits of one block, a shard is a moment behind."""
     native("shard_a", "UPDATE shop_country SET name = 'other' WHERE code = 'FI'")
     later = lambda seconds: native("shard_a", "UPDATE shop_country SET name = 'Finland' WHERE code = 'FI'")  # noqa: E731
-    monkeypatch.setattr("sharding.operations.reference_audit.time.sleep", later)
+    change_time(monkeypatch, "sharding.operations.reference_audit", sleep=later)
     assert lines(run("audit"))[-1] == "Every row is where it belongs."
 
 

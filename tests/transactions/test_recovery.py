@@ -22,6 +22,7 @@ from sharding.commits.gids import Gid
 from sharding.control import Decision
 from sharding.errors import BlockAborted
 from sharding.ids import new_uuid
+from tests.clocks import change_time
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.shop.models import Order, Region
 from tests.transactions.conftest import Rows, elsewhere, prepared
@@ -103,7 +104,7 @@ def test_each_look_of_a_watch_is_a_line_that_is_there_at_once(rows: Rows, monkey
         if len(read) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr("sharding.management.subcommands.recover.time.sleep", nap)
+    change_time(monkeypatch, "sharding.management.subcommands.recover", sleep=nap)
     call_command("shards", "recover", "--watch", "--json", stdout=pipe)
     assert [[json.loads(line)["complete"] for line in text.splitlines()] for text in read] == [[True], [True, True]]
 
