@@ -127,9 +127,9 @@ OF_MOVERS = [
     Mutation(
         "the decision is made in two transactions",
         STORED,
-        '        cursor.execute("UPDATE sharding_cluster SET epoch',
+        '        cursor.execute(\n            "UPDATE sharding_bucket SET shard',
         '        cursor.execute("COMMIT")\n        cursor.execute("BEGIN")\n'
-        '        cursor.execute("UPDATE sharding_cluster SET epoch',
+        '        cursor.execute(\n            "UPDATE sharding_bucket SET shard',
         (f"{BROKEN}::test_a_decision_is_made_or_not",),
     ),
     Mutation(
@@ -172,7 +172,7 @@ OF_MOVERS = [
         "sharding/rebalance/claiming.py",
         "            rename(session)\n",
         "            pass\n",
-        (f"{TAKING}::test_a_mover_goes_on_though_another_one_continues_what_it_began",),
+        ("tests/moving/test_session_names.py",),
     ),
 ]
 #: Of several buckets that go over in one round.
@@ -343,11 +343,11 @@ MUTATIONS = [
         WRITERS,
     ),
     Mutation(
-        "the guard takes a lock for each bucket without limit",
+        "a statement for many buckets takes a lock for each of the first",
         GUARD,
         "    IF cardinality(asked) > {MOST_LOCKS} AND",
         "    IF false AND",
-        ("tests/fence/test_crowds.py",),
+        WRITERS,
     ),
     Mutation(
         "the guard locks a bucket after the whole shard",
