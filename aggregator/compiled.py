@@ -22,11 +22,12 @@ def place_of(sql: Sql, among: Sequence[Sql]) -> int | None:
 
 def compilable(query: Any) -> Any:
     """
-    Return a copy of a query, which may be compiled without a trace in the query.
+    Return a query that may be compiled without a trace in this one: itself, or a copy of a union.
 
     Compiling a union adds the columns that it is sorted by to those that it selects; a plain clone shares their names.
     """
+    if not query.combinator or query.selected is None:
+        return query
     copied = query.clone()
-    if copied.combinator and copied.selected is not None:
-        copied.selected = copied.selected.copy()
+    copied.selected = copied.selected.copy()
     return copied

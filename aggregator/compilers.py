@@ -86,6 +86,8 @@ class Merging(Planning):
 
     def __init__(self, request: FanOutRequest, connection: Any) -> None:
         query = compilable(request.limited(request.query))
+        if query is request.query:
+            query = query.clone()
         # Every shard's first rows may be skipped rows, so the offset is applied to the merged ones.
         self.low, self.high = query.low_mark, query.high_mark
         query.low_mark = 0

@@ -63,7 +63,7 @@ class Gathering(Recording):
         self.refusal = refusal
         self.construct: str = getattr(refusal, "construct", "a join to a global model")
         self.plan = Plan(Tier.GATHER, f"the rows are gathered in one place because of {self.construct}")
-        query = compilable(request.query)
+        query = compilable(request.query.clone())
         self._explained: Any = query.explain_info
         query.explain_info = None
         super().__init__(query, connection, connection.alias, request.elide_empty)  # type: ignore[call-arg]
