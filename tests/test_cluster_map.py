@@ -19,8 +19,9 @@ from sharding.errors import MapConflict, MapMissing, UnknownShard
 from sharding.map_reading import Loaded
 from sharding.testing import cluster
 from sharding.testing.statements import statements
-from tests.layouts import CLUSTER
+from tests.layouts import CLUSTER, tenant_on
 from tests.messages import whole
+from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True)
 
@@ -140,7 +141,7 @@ def test_cluster_of_one_needs_no_map() -> None:
         Cluster.objects.bulk_create(rows)
 
 
-def test_a_process_of_a_cluster_of_one_notices_that_shards_were_added() -> None:
+def test_a_process_of_a_cluster_of_one_notices_that_shards_were_added(monkeypatch: pytest.MonkeyPatch) -> None:
     """Or one that was forgotten when all others got the shards would find nothing where the rows were."""
     rows = list(Cluster.objects.all())
     Cluster.objects.all().delete()
@@ -158,7 +159,14 @@ def test_a_process_of_a_cluster_of_one_notices_that_shards_were_added() -> None:
             assert cluster_map.current().epoch == 0
             _expire()
             assert cluster_map.current().epoch > 0
-            assert set(cluster_map.current().aliases) > {"shard_a"}
+            # Nobody has told it where the shard is.
+            kept = connections["shard_a"]
+            del connections["shard_a"]
+            monkeypatch.delitem(connections.settings, "shard_a")
+            with pytest.raises(UnknownShard, match="names the shard 'shard_a', which is not in DATABASES"):
+                list(Order.objects.filter(tenant_id=tenant_on("shard_a")))
+            monkeypatch.undo()
+            connections["shard_a"] = kept
     finally:
         Cluster.objects.bulk_create(rows, ignore_conflicts=True)
 

@@ -175,6 +175,7 @@ class _Repeated:
 
     def step(self, action: str, migration: Any) -> None:
         if action in {"apply_start", "unapply_start"}:
+            # Between two migrations a run may be interrupted, and none is half done.
             self.patience.pause(0)
             self.migration = migration
             self.started = time.monotonic()

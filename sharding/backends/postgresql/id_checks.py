@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import Any
 
+from sharding import registry
+
 #: For the name of a column, so that one that is only renamed keeps its check.
 COLUMN = "__column_name__"
 
@@ -43,7 +45,7 @@ class IdChecks:
 
     def _drop_check(self, model: Any, field: Any) -> None:
         # Django looks for checks of this column alone, and this one is about the bucket, too.
-        columns = {field.column, model._meta.get_field("bucket").column}
+        columns = {field.column, model._meta.get_field(registry.BUCKET_COLUMN).column}
         own = {constraint.name for constraint in model._meta.constraints}
         with self.connection.cursor() as cursor:
             found = self.connection.introspection.get_constraints(cursor, model._meta.db_table)
