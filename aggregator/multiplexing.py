@@ -23,6 +23,8 @@ from typing import Any
 DEPTH = 32
 #: Seconds that a statement may take to end, once it is cancelled.
 PATIENCE = 5.0
+#: Seconds after which it is cancelled once more.
+AGAIN = 0.2
 #: Seconds after which it is looked whether a signal came to another thread: the main one is not woken by it.
 INTERVAL = 0.1
 
@@ -248,11 +250,17 @@ def _receive(conversations: Iterable[_Conversation], seconds: float | None = Non
 def _abandon(conversations: Iterable[_Conversation]) -> None:
     """Leave no connection in the middle of a statement after an interruption: cancel it, or close the connection."""
     left = [each for each in conversations if each.is_active]
+    until = time.monotonic() + PATIENCE
     try:
-        for each in left:
-            with suppress(Exception):
-                each.connection.cancel_safe(timeout=PATIENCE)
-        _receive((each for each in left if each.socket >= 0), PATIENCE)
+        waiting = left
+        while waiting and time.monotonic() < until:
+            # Once more, since a server forgets it that has not read the statement yet.
+            for each in waiting:
+                with suppress(Exception):
+                    each.connection.cancel_safe(timeout=PATIENCE)
+            waiting = [each for each in waiting if each.socket >= 0]
+            _receive(waiting, AGAIN)
+            waiting = [each for each in waiting if not each.is_over]
     finally:
         for each in left:
             if each.is_active:

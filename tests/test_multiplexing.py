@@ -279,6 +279,29 @@ def test_an_interruption_while_statements_are_sent() -> None:
     assert are_usable()
 
 
+def test_a_cancellation_that_comes_before_the_statement_is_sent_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server forgets the one that it gets while it does nothing yet."""
+    forgotten: list[Any] = []
+    cancel = psycopg.Connection.cancel_safe
+
+    def too_early(connection: Any, **options: Any) -> None:
+        if connection in forgotten:
+            cancel(connection, **options)
+        forgotten.append(connection)
+
+    def interrupt(execute: Any, *args: Any) -> Any:
+        raise KeyboardInterrupt
+
+    are_usable()
+    before = [each.connection for each in wrappers()]
+    monkeypatch.setattr(psycopg.Connection, "cancel_safe", too_early)
+    with wrapped(interrupt, "shard_b"), pytest.raises(KeyboardInterrupt):
+        ask("SELECT pg_sleep(60)")
+    assert forgotten
+    assert [each.connection for each in wrappers()] == before
+    assert are_usable()
+
+
 class Instrumented(psycopg.ClientCursor[Any]):
     """As a library makes it that traces statements."""
 
