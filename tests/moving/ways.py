@@ -7,7 +7,7 @@ from __future__ import annotations
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import psycopg
@@ -18,6 +18,7 @@ from sharding.rebalance import failing
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.steps import Step
 from sharding.rebalance.stored_moves import StoredMove
+from tests.layouts import CLUSTER
 from tests.moving.applications import Application, fill, rows, session
 from tests.moving.scenes import MAP_TTL, Scene
 from tests.moving.statements import Statement, watched
@@ -82,6 +83,7 @@ def in_each_step(scene: Scene, alias: str, place: int, act: Callable[[], object]
     Return the steps in which it was done. The bucket has moved then, with all that was acknowledged.
     """
     fill(scene)
+    keep_what_is_there()
     application = Application(scene, rows(scene.source, scene.bucket))
     done: list[str] = []
     counts: Counter[str] = Counter()
@@ -93,14 +95,25 @@ def in_each_step(scene: Scene, alias: str, place: int, act: Callable[[], object]
                 done.append(statement.within)
                 act()
 
-    with watched(before):
+    with closing(application), watched(before):
         finish(scene, waiting=application.write)
-    application.close()
     assert rows(scene.target, scene.bucket) == application.expected
     assert rows(scene.source, scene.bucket) == {}
     assert scene.states() == (None, "owned")
     assert scene.leftovers() == {}
     return done
+
+
+def keep_what_is_there() -> None:
+    """
+    Let all that was committed before survive a crash, of this test's and of those before it.
+
+    Servers of tests are set up to forget the last commits. Movers' must not be among them, so that this comes first.
+    """
+    for alias in CLUSTER:
+        with session(alias) as connection:
+            # A commit that writes something takes all before it along to the disk.
+            connection.execute("SELECT pg_logical_emit_message(true, 'tests', 'kept')")
 
 
 def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
