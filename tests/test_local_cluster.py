@@ -136,6 +136,7 @@ def test_text_is_in_byte_order(cluster: Cluster) -> None:
     assert ask(url, "SELECT string_agg(x, '' ORDER BY x) FROM unnest('{é,a,_,B}'::text[]) x") == [("B_aé",)]
 
 
+@pytest.mark.slow
 def test_what_is_wiped_takes_no_room_and_comes_up_again_empty(single: Cluster) -> None:
     single.up(shards=0, fast=True)
     url = single.env()["DATABASE_URL"]
@@ -192,6 +193,7 @@ def test_killed_server_is_recovered(cluster: Cluster) -> None:
     assert ask(url, "SELECT count(*) FROM survivors") == rows
 
 
+@pytest.mark.slow
 def test_busy_child_of_a_killed_server_is_ended(cluster: Cluster) -> None:
     shard = server(cluster, "shard_a")
     with psycopg.connect(cluster.env()["SHARD_URL_A"]) as connection:

@@ -5,7 +5,6 @@ How a plan looks in a terminal of 80 columns: what every shard has before and af
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from datetime import timedelta
 
 from rich.console import Console
@@ -14,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 
 from sharding.operations.display import NOTHING, size, table
+from sharding.rebalance.expected_time import Rate
 from sharding.rebalance.plan import Balance, Plan, PlannedMove, Share
 
 #: Cells of the longest bar.
@@ -25,22 +25,6 @@ LARGEST = 3
 MARK = "┃"
 #: Eighths of a cell.
 EIGHTHS = " ▏▎▍▌▋▊▉"
-
-
-@dataclass(frozen=True, slots=True)
-class Rate:
-    """How fast moves are: bytes a second while one is copied, and seconds that each takes besides."""
-
-    bytes: float = 20 * 1024 * 1024
-    seconds: float = 1.0
-    #: Moves that are under way at a time.
-    at_once: int = 1
-    #: Where the figures come from: whoever reads a time has to know.
-    source: str = "assumed"
-
-    def time_for(self, moves: int, carried: int) -> timedelta:
-        """Return how long some moves take that carry some bytes."""
-        return timedelta(seconds=(moves * self.seconds + carried / self.bytes) / self.at_once)
 
 
 def show_plan(plan: Plan, console: Console, *, rate: Rate | None = None, shown: int = SHOWN) -> None:
@@ -131,7 +115,7 @@ def _grouped(moves: tuple[PlannedMove, ...]) -> Mapping[tuple[str, str], list[Pl
 def _summary(plan: Plan, rate: Rate) -> str:
     moves = "1 move" if len(plan.moves) == 1 else f"{len(plan.moves):,} moves"
     rows = "1 row" if plan.rows == 1 else f"{plan.rows:,} rows"
-    expected = duration(rate.time_for(len(plan.moves), plan.bytes))
+    expected = duration(rate.time_for(plan))
     return f"{moves}, {rows}, {size(plan.bytes)}; about {expected} at {size(int(rate.bytes))}/s ({rate.source})."
 
 

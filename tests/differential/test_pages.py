@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import math
+import os
 from collections.abc import Iterator
 from decimal import Decimal
 from typing import Any
@@ -38,6 +39,9 @@ from tests.shop.models import Country, Order
 from tests.two_sides import LAYOUTS, REFERENCE, rows_on
 
 pytestmark = [pytest.mark.differential, pytest.mark.django_db(databases="__all__")]
+
+#: How many orderings are tried where most are.
+MANY = min(25, int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", 2_200)) // 25)
 
 EPOCH = datetime.datetime(2013, 1, 1, tzinfo=datetime.UTC)
 POSTGRESQL = servers.engine == "postgresql"
@@ -109,7 +113,7 @@ def walked(paginator: Any, cursor: str | None = None, *, back: bool = False) -> 
         pages.append(paginator.page(cursor))
 
 
-@settings(max_examples=25)
+@settings(max_examples=MANY)
 @given(ORDERINGS, st.integers(3, 20))
 def test_any_order_forth_and_back(terms: Any, per_page: int) -> None:
     everything = expected(counted(Order.objects.using(REFERENCE)), terms)
@@ -121,7 +125,7 @@ def test_any_order_forth_and_back(terms: Any, per_page: int) -> None:
     assert [[order.pk for order in page] for page in back] == [[order.pk for order in page] for page in pages[-2::-1]]
 
 
-@settings(max_examples=15)
+@settings(max_examples=MANY * 3 // 5)
 @given(ORDERINGS, st.integers(2, 9), st.data())
 def test_rows_that_come_and_go(terms: Any, per_page: int, data: Any) -> None:
     """Between pages others insert and delete: what was there all the time comes once, and in order."""
@@ -148,7 +152,7 @@ def test_rows_that_come_and_go(terms: Any, per_page: int, data: Any) -> None:
         transaction.set_rollback(True, using="default")
 
 
-@settings(max_examples=8)
+@settings(max_examples=MANY // 3)
 @given(ORDERINGS, st.integers(1, 4))
 def test_one_shard_key(terms: Any, per_page: int) -> None:
     everything = expected(counted(Order.objects.using(REFERENCE).filter(tenant_id=3)), terms)
@@ -156,7 +160,7 @@ def test_one_shard_key(terms: Any, per_page: int) -> None:
     assert [order.pk for page in pages for order in page] == everything
 
 
-@settings(max_examples=8)
+@settings(max_examples=MANY // 3)
 @given(ORDERINGS, st.integers(1, 4))
 def test_a_distinct_queryset(terms: Any, per_page: int) -> None:
     terms = [term for term in terms if term[0] != "n"]

@@ -7,6 +7,7 @@ Of values that are equal, such as 1.0 and 1.00, any one may stand for all, as in
 from __future__ import annotations
 
 import datetime
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from decimal import Decimal
@@ -25,7 +26,7 @@ from tests.differential import kinds
 from tests.differential.data import REFERENCE
 from tests.differential.kinds import KINDS, WITHOUT_MAXIMUM
 
-PROGRAMS = 200
+PROGRAMS = min(200, int(os.environ.get("SHARDKIT_DIFFERENTIAL_PROGRAMS", 2_200)) // 5)
 LONG = 20_000
 BATCH = 50
 SHAPES = ("rows", "streamed", "distinct", "groups", "aggregates")

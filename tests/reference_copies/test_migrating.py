@@ -9,6 +9,8 @@ from tests.migrating_project import Project
 
 __all__ = ["garden", "migrated", "running_servers"]
 
+pytestmark = pytest.mark.slow
+
 MODELS = """
 from django.db import models
 from sharding.fields import ShardUUIDField

@@ -15,7 +15,7 @@ from tests.transactions.crashing_project import CrashingProject, crashable, cras
 
 __all__ = ["crashable", "crashing"]
 
-pytestmark = pytest.mark.db
+pytestmark = [pytest.mark.db, pytest.mark.slow]
 
 PATH = "garden.undoing:undo"
 ORDER = ["shard_a", "shard_b", "books", "default"]

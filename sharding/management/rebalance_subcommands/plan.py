@@ -17,7 +17,8 @@ from sharding.management.rebalance_findings import show_findings
 from sharding.management.shards_arguments import once, weight
 from sharding.operations.display import size, table
 from sharding.rebalance import plan_file, preflight
-from sharding.rebalance.chart import Rate, show_plan
+from sharding.rebalance.chart import show_plan
+from sharding.rebalance.expected_time import Rate
 from sharding.rebalance.finding import Severity
 from sharding.rebalance.load import BY
 from sharding.rebalance.proposing import Proposal, propose
