@@ -10,6 +10,7 @@ import pytest
 from django.test.utils import isolate_apps
 
 from sharding import registry
+from sharding.backends import lookup_reads
 from sharding.control import LookupState
 from sharding.lookups import states
 from sharding.operations import lookup_rows
@@ -35,6 +36,12 @@ def kept() -> Iterator[None]:
     """Fail after the test where an entry is not what its row says."""
     yield
     assert differences() == []
+
+
+@pytest.fixture
+def patient(monkeypatch):
+    """Let readers wait for a commit under way however slow the machine is."""
+    monkeypatch.setattr(lookup_reads, "PATIENCE", 60)
 
 
 @pytest.fixture

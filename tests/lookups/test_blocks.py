@@ -20,7 +20,7 @@ from tests.transactions.conftest import elsewhere
 
 pytestmark = [
     pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
-    pytest.mark.usefixtures("kept"),
+    pytest.mark.usefixtures("kept", "patient"),
 ]
 
 

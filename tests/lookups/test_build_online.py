@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import threading
+import time
 
 import pytest
 from django.db import IntegrityError, OperationalError, transaction
@@ -40,13 +41,14 @@ def rows(transactional_db, monkeypatch):
     states.forget()
 
 
-def _write(rows, seed, stop):
-    """Create, rename and delete rows of one third until told to stop."""
+def _write(rows, seed, stop, written):
+    """Create, rename and delete rows of one third until told to stop, and count what is done."""
     rng = random.Random(seed)
     tenant = rows[seed].tenant_id
     mine = [row.pk for row in rows[seed::3]]
     number = 0
     while not stop.is_set():
+        written[seed] = number
         number += 1
         act = rng.random()
         pk = rng.choice(mine)
@@ -61,7 +63,6 @@ def _write(rows, seed, stop):
                 mine.append(Member.objects.create(tenant_id=tenant, email=name).pk)
         except IntegrityError:
             pass
-    return number
 
 
 @pytest.mark.parametrize(
@@ -69,10 +70,10 @@ def _write(rows, seed, stop):
 )
 def test_while_others_write(rows, act):
     stop = threading.Event()
-    written = []
+    written = {}
 
     def work(seed):
-        written.append(elsewhere(lambda: _write(rows, seed, stop)))
+        elsewhere(lambda: _write(rows, seed, stop, written))
 
     writers = [threading.Thread(target=work, args=[seed]) for seed in range(3)]
     for writer in writers:
@@ -84,19 +85,23 @@ def test_while_others_write(rows, act):
             # Once more: the writers have made entries of their own by now.
             tamper().filter(email__endswith="@x")._raw_delete("default")
             LookupState.objects.using("default").filter(name=EMAIL).update(built=False, progress="{}")
+        # However quickly that went.
+        while sum(written.values()) <= 50 and all(writer.is_alive() for writer in writers):
+            time.sleep(0.01)
         report = act(lookup())
     finally:
         stop.set()
         for writer in writers:
             writer.join(60)
     assert len(written) == 3
-    assert sum(written) > 50
+    assert sum(written.values()) > 50
     assert not report.wrong
     assert differences() == []
 
 
 def test_a_row_that_a_block_holds_is_waited_for(rows, monkeypatch):
     monkeypatch.setattr(lookup_rows, "LOCK_TIMEOUT", 0.1)
+    monkeypatch.setattr(lookup_rows, "ATTEMPTS", 1000)
     held, go_on = threading.Event(), threading.Event()
 
     def hold():
