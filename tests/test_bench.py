@@ -13,18 +13,22 @@ import pytest
 
 from scripts.benchmarks.delay_proxy import behind
 from scripts.benchmarks.rounds import Comparison, measure
+from tests.clocks import change_time
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
-def test_figure_is_the_ratio_of_the_times():
-    comparison = Comparison(
-        *("slower", "two", "one", 1.5), lambda _: time.sleep(0.004), lambda _: time.sleep(0.002), pairs=3
-    )
-    figure = measure(comparison, rounds=5)
-    assert 1.4 < figure.ratio < 2.6
+def test_figure_is_the_ratio_of_the_times(monkeypatch):
+    def taking(seconds):
+        # Each time a bit longer.
+        return lambda _: clock.append(clock[-1] + seconds * (1 + len(clock) / 1e6))
+
+    clock = [0.0]
+    change_time(monkeypatch, "scripts.benchmarks.rounds", perf_counter=lambda: clock[-1])
+    figure = measure(Comparison("slower", "two", "one", 1.5, taking(0.004), taking(0.002), pairs=3), rounds=5)
+    assert figure.ratio == pytest.approx(2, rel=1e-3)
     assert figure.quartiles[0] <= figure.ratio <= figure.quartiles[1]
-    assert 0.004 <= figure.ours < 0.02
+    assert figure.ours == pytest.approx(0.004, rel=1e-3)
     assert not figure.met
 
 
