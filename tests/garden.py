@@ -46,6 +46,7 @@ SHARDS = ("shard_a", "shard_b", "shard_c")
 ALTERING = """
     SELECT count(*) FROM pg_locks JOIN pg_class ON pg_class.oid = relation
     WHERE relname = 'garden_plant' AND mode = 'AccessExclusiveLock'
+    AND database = (SELECT oid FROM pg_database WHERE datname = current_database())
 """
 
 

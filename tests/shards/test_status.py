@@ -103,7 +103,7 @@ def test_a_server_that_never_answers_counts_as_down(monkeypatch):
         finally:
             connection.settings_dict["PORT"] = port
     assert data["databases"]["shard_b"]["up"] is False
-    assert time.monotonic() - began < 20
+    assert time.monotonic() - began < 120
     assert connections["shard_b"] is connection
     assert connection.settings_dict["OPTIONS"] == options
 
