@@ -89,6 +89,13 @@ def django_db_modify_db_settings(
         connections.close_all()
 
 
+@pytest.fixture(scope="session")
+def django_db_setup(django_db_setup: None) -> Iterator[None]:
+    """Drop no database to which somebody is connected: Django closes those connections only that it began with."""
+    yield
+    connections.close_all()
+
+
 @pytest.fixture(autouse=True)
 def _known_map(request: pytest.FixtureRequest) -> None:
     """Read the bucket map, which a test before may have forgotten: no statement of this one."""
