@@ -10,6 +10,7 @@ import json
 import os
 import subprocess
 import sys
+import time
 import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -140,8 +141,7 @@ def postgresql_databases(
             name = f"migrating_{run}_{alias}"
             with _connect(server, server["NAME"]) as connection:
                 template = like[alias]["NAME"] if like else "template1"
-                statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}")
-                connection.execute(statement.format(sql.Identifier(name), sql.Identifier(template)))
+                _create(connection, name, template)
             made[alias] = {**server, "NAME": name}
         yield dict(made)
     finally:
@@ -149,6 +149,19 @@ def postgresql_databases(
             server = _address(alias)
             with _connect(server, server["NAME"]) as connection:
                 drop_database(connection, address["NAME"])
+
+
+def _create(connection: psycopg.Connection[Any], name: str, template: str) -> None:
+    """Make a copy of a database. Sessions of it that were closed may last longer than the five seconds of a server."""
+    statement = sql.SQL("CREATE DATABASE {} TEMPLATE {}").format(sql.Identifier(name), sql.Identifier(template))
+    deadline = time.monotonic() + 60
+    while True:
+        try:
+            connection.execute(statement)
+            return
+        except psycopg.errors.ObjectInUse:
+            if time.monotonic() >= deadline:
+                raise
 
 
 def sqlite_databases(folder: Path, *aliases: str) -> dict[str, dict[str, Any]]:
