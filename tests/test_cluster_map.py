@@ -105,6 +105,8 @@ def test_map_stays_in_use_while_the_control_database_is_down(
 
     door.close()
     monkeypatch.setattr(door, "ensure_connection", refuse)
+    # However long it takes until the map is asked for again.
+    monkeypatch.setattr(cluster_map, "RETRY", 3600.0)
     _expire()
     with caplog.at_level(logging.WARNING, logger="sharding"):
         assert cluster_map.current() is before
