@@ -7,6 +7,7 @@ from __future__ import annotations
 import gc
 import os
 import signal
+import time
 import unittest
 from collections.abc import Iterator
 from contextlib import suppress
@@ -30,6 +31,9 @@ settings.register_profile("patient", settings.default, deadline=None, suppress_h
 # Of code that was broken on purpose, nobody wants to know the smallest program that shows it.
 settings.register_profile("unshrunk", settings.get_profile("patient"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("unshrunk" if os.environ.get("SHARDKIT_UNSHRUNK") == "1" else "patient")
+
+#: Seconds for which a test knows the bucket map at least, of the 30 after which it is read again.
+KNOWN_FOR = 20.0
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_reset_sequences", "live_server"}
 
@@ -98,13 +102,15 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _known_map(request: pytest.FixtureRequest) -> None:
-    """Read the bucket map, which a test before may have forgotten: no statement of this one."""
+    """Read the bucket map, which a test before may have forgotten, or is soon too old: no statement of this one."""
     marker = request.node.get_closest_marker("django_db")
     if marker is None or "default" not in [*marker.kwargs.get("databases", ["default"])]:
         return
     request.getfixturevalue("db")
+    known = cluster_map.reading()
     with suppress(MapError):
-        cluster_map.current()
+        if known is None or known.until - time.monotonic() < KNOWN_FOR:
+            cluster_map.refresh()
 
 
 def _needs_database(item: pytest.Item) -> bool:
