@@ -13,21 +13,28 @@ from django.db.models import Avg, Sum
 from django.db.transaction import TransactionManagementError
 from django.test import override_settings
 
-from aggregator import executor, fan_out, on_each_shard
+from aggregator import deadline, executor, fan_out, on_each_shard
 from aggregator.policy import Policy
 from sharding.errors import FanOutTimeout
 from sharding.testing.statements import statements
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
-from tests.policy.trouble import paused, sessions_everywhere, slow, took_less_than, waiting
+from tests.policy.trouble import (
+    BOUND,
+    are_no_more_than,
+    in_the_end,
+    paused,
+    sessions_everywhere,
+    slow,
+    took_less_than,
+    waiting,
+)
 from tests.settings import SHARDING
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
 
 TIMEOUT = 0.4
-#: What an answer may take at most: the deadline, what servers are given to end by themselves, and a slow machine.
-BOUND = 3.0
 Trouble = Callable[[str], AbstractContextManager[None]]
 
 READS: dict[str, Callable[[Any], Any]] = {
@@ -41,72 +48,99 @@ READS: dict[str, Callable[[Any], Any]] = {
     "an update": lambda orders: orders.update(status="done"),
 }
 MESSAGE = (
-    "These shards did not answer within 0.4 seconds: shard_b. A part of an answer is no answer, so there is none. "
+    "These shards did not answer within {:g} seconds: shard_b. A part of an answer is no answer, so there is none. "
     'Give them more time by timeout=, or do without them by on_error="partial".'
 )
 
 
-def asked() -> Any:
-    return fan_out(Order.objects, timeout=TIMEOUT)
+def asked(seconds: float = TIMEOUT) -> Any:
+    return fan_out(Order.objects, timeout=seconds)
 
 
 def in_time() -> Any:
     """Return the same, with a deadline that a slow machine keeps."""
-    return fan_out(Order.objects, timeout=6)
+    return asked(60)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A server that was asked to end a statement is given the time for it."""
+    monkeypatch.setattr(deadline, "ASKING", 60.0)
+    monkeypatch.setattr(deadline, "GRACE", 60.0)
 
 
 @pytest.mark.parametrize("read", READS.values(), ids=READS.keys())
 @pytest.mark.parametrize("trouble", [slow, paused], ids=["slow", "paused"])
 def test_a_shard_that_does_not_answer_in_time(trouble: Trouble, read: Callable[[Any], Any]) -> None:
-    list(fan_out(Order.objects))
-    with trouble("shard_b"), took_less_than(BOUND):
-        with pytest.raises(FanOutTimeout) as caught:
-            read(asked())
-        message = str(caught.value)
-        if read is not READS["an update"]:
-            assert message == MESSAGE
+
+    def check(seconds: float) -> None:
+        list(fan_out(Order.objects))
+        with trouble("shard_b"), took_less_than(seconds + BOUND), pytest.raises(FanOutTimeout) as caught:
+            read(asked(seconds))
         assert list(caught.value.failures) == ["shard_b"]
-        assert caught.value.timeout == TIMEOUT
+        assert caught.value.timeout == seconds
+        if read is not READS["an update"]:
+            assert str(caught.value) == MESSAGE.format(seconds)
+
+    in_the_end(check)
     assert fan_out(Order.objects).exclude(status="done").count() == 16
     assert in_time().count() == 16
 
 
-def test_the_server_gives_up_by_itself() -> None:
-    """Long after the answer was due, nobody waits for the lock, and the session is the same."""
+def test_the_server_gives_up_by_itself(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody asks it to; nobody waits for the lock then, and the session is the same."""
+    monkeypatch.setattr(deadline, "SLACK", 60.0)
     list(fan_out(Order.objects))
     before = connections["shard_b"].connection.info.backend_pid
-    with slow("shard_b"):
-        with pytest.raises(FanOutTimeout) as caught:
-            asked().count()
-        assert waiting("shard_b") == []
-    assert caught.value.failures["shard_b"].__cause__.sqlstate == "57014"  # type: ignore[union-attr]
+
+    def check(seconds: float) -> None:
+        with slow("shard_b"):
+            with pytest.raises(FanOutTimeout) as caught:
+                asked(seconds).count()
+            assert waiting("shard_b") == []
+        assert caught.value.failures["shard_b"].__cause__.sqlstate == "57014"  # type: ignore[union-attr]
+
+    in_the_end(check)
     assert fan_out(Order.objects).count() == 16
     assert connections["shard_b"].connection.info.backend_pid == before
 
 
 def test_a_paused_server_costs_its_connection_and_no_other() -> None:
     list(fan_out(Order.objects))
-    before = {alias: connections[alias].connection.info.backend_pid for alias in CLUSTER}
     numbers = sessions_everywhere()
-    with paused("shard_b"), pytest.raises(FanOutTimeout):
-        asked().count()
-    assert connections["shard_b"].connection is None
-    assert fan_out(Order.objects).count() == 16
-    after = {alias: connections[alias].connection.info.backend_pid for alias in CLUSTER}
-    assert {alias for alias in CLUSTER if before[alias] != after[alias]} == {"shard_b"}
-    assert sessions_everywhere(numbers) == numbers
+
+    def check(seconds: float) -> None:
+        before = _pids()
+        with paused("shard_b"), pytest.raises(FanOutTimeout):
+            asked(seconds).count()
+        assert connections["shard_b"].connection is None
+        assert fan_out(Order.objects).count() == 16
+        after = _pids()
+        assert {alias for alias in CLUSTER if before[alias] != after[alias]} == {"shard_b"}
+
+    in_the_end(check)
+    assert are_no_more_than(numbers)
+
+
+def _pids() -> dict[str, int]:
+    return {alias: connections[alias].connection.info.backend_pid for alias in CLUSTER}
 
 
 def test_a_paused_server_to_which_nobody_is_connected() -> None:
     """The driver takes two seconds at least for it; the others are connected to meanwhile."""
-    for alias in CLUSTER[1:]:
-        connections[alias].close()
-    with paused("shard_a"), took_less_than(2 + BOUND), pytest.raises(FanOutTimeout) as caught:
-        asked().count()
-    assert list(caught.value.failures) == ["shard_a"]
+
+    def check(seconds: float) -> None:
+        for alias in CLUSTER[1:]:
+            connections[alias].close()
+        with paused("shard_a"), took_less_than(seconds + BOUND), pytest.raises(FanOutTimeout) as caught:
+            asked(seconds).count()
+        assert list(caught.value.failures) == ["shard_a"]
+
+    in_the_end(check)
     assert in_time().count() == 16
 
 
+@pytest.mark.usefixtures("patient")
 def test_several_statements_share_one_deadline() -> None:
     """What no limit of a single statement ends is cancelled."""
 
@@ -163,19 +197,24 @@ def test_inside_a_block(trouble: Trouble) -> None:
     """As in one database, a block in which a statement has failed can only be left."""
     spent = " Nothing more can be done in the atomic block around the query: leave it, and begin another."
 
-    def block() -> None:
+    def block(seconds: float) -> None:
+        message = whole(MESSAGE.format(seconds) + spent)
         with transaction.atomic(using="default"):
             Order.objects.create(tenant_id=tenant_on("shard_a"), total=99)
-            with trouble("shard_b"), took_less_than(BOUND), pytest.raises(FanOutTimeout, match=whole(MESSAGE + spent)):
-                asked().count()
+            with trouble("shard_b"), took_less_than(seconds + BOUND), pytest.raises(FanOutTimeout, match=message):
+                asked(seconds).count()
 
-    with pytest.raises(TransactionManagementError):
-        block()
+    def check(seconds: float) -> None:
+        with pytest.raises(TransactionManagementError):
+            block(seconds)
+
+    in_the_end(check)
     assert fan_out(Order.objects).count() == 16
     with transaction.atomic(using="default"):
         assert in_time().count() == 16
 
 
+@pytest.mark.usefixtures("patient")
 def test_a_savepoint_around_the_query_saves_the_block() -> None:
     with transaction.atomic(using="default"):
         Order.objects.create(tenant_id=tenant_on("shard_b"), total=99)
@@ -232,7 +271,7 @@ def test_no_thread_outlives_its_answer() -> None:
 def test_the_statements_are_the_same() -> None:
     """What keeps the deadline is no statement of the caller's: not in the log, nor in what a test counts."""
     plain, limited = [], []
-    for timeout, found in ((None, plain), (30, limited)):
+    for timeout, found in ((None, plain), (60, limited)):
         with statements(transactions=True) as recorded:
             list(fan_out(Order.objects, timeout=timeout).order_by("total")[:3])
         found.append({alias: list(sql) for alias, sql in recorded.items()})
