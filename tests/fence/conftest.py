@@ -34,7 +34,7 @@ def connect(transactional_db: None, made: list[Any]) -> Iterator[Callable[[], An
 
     def opened() -> Any:
         session = _connected()
-        session.execute("SET lock_timeout = '5s'; SET statement_timeout = '20s'")
+        session.execute("SET lock_timeout = '60s'; SET statement_timeout = '120s'")
         made.append(session)
         return session
 
