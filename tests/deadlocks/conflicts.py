@@ -50,7 +50,7 @@ def held(rows: Rows, *, calls: int = 1000) -> Iterator[Held]:
 def lose_session(alias: str) -> None:
     """Let the server end this thread's session."""
     pid = connections[alias].connection.info.backend_pid
-    elsewhere(lambda: scalar(alias, "SELECT pg_terminate_backend(%s, 5000)", pid))
+    elsewhere(lambda: scalar(alias, "SELECT pg_terminate_backend(%s, 60000)", pid))
 
 
 async def closing(function: Callable[[], Awaitable[T]]) -> T:

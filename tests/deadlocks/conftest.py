@@ -25,7 +25,7 @@ __all__ = ["rows"]
 collect_ignore_glob = [] if servers.engine == "postgresql" else ["test_*.py"]
 
 #: Seconds after which a test that waits has failed.
-BOUND = 20
+BOUND = 60
 
 
 @pytest.fixture

@@ -216,7 +216,7 @@ def test_a_server_that_is_lost_before_its_statement_is_canceled(orders):
             first = lock_waits._graph({"shard_a": connection}, {})
             [wait] = first.waits
             pid = connection.connection.info.backend_pid
-            elsewhere(lambda: scalar("shard_a", "SELECT pg_terminate_backend(%s, 5000)", pid))
+            elsewhere(lambda: scalar("shard_a", "SELECT pg_terminate_backend(%s, 60000)", pid))
             failures: dict[str, str] = {}
             assert not lock_waits._end(younger.name, first, {"shard_a": connection}, failures)
         assert wait.waiting.block == younger.name

@@ -132,7 +132,11 @@ def test_watch_in_a_process_of_its_own(orders):
         assert process.stdout is not None
         assert json.loads(process.stdout.readline())["sound"] is True
         with blocks(*opposite(orders)) as (older, younger):
-            hold_and_wait(older, younger)
+            # Both may be seen to wait by nobody but the process, which ends one.
+            older.go()
+            younger.go()
+            older.go(wait=False)
+            younger.go(wait=False)
             younger._thread.join(BOUND)
             assert isinstance(younger.error, OperationalError)
             assert older.end() is None
@@ -142,7 +146,8 @@ def test_watch_in_a_process_of_its_own(orders):
     finally:
         process.kill()
         process.communicate()
-    assert [each["deadlocks"][0]["youngest"] for each in answers if each["deadlocks"]] == [younger.name]
+    # More than once, if the server takes its time to end it.
+    assert {each["deadlocks"][0]["youngest"] for each in answers if each["deadlocks"]} == {younger.name}
 
 
 def _urls() -> dict[str, str]:

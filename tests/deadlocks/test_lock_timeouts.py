@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import time
-
 import pytest
 from django.db import DataError, OperationalError, connections, transaction
 from django.db.transaction import TransactionManagementError
@@ -11,7 +9,8 @@ from django.test import TestCase, override_settings
 
 from sharding.testing.statements import statements
 from tests.blocks import savepoint, undone
-from tests.deadlocks.conftest import Block, blocks, scalar
+from tests.deadlocks.conftest import BOUND, Block, blocks, scalar
+from tests.deadlocks.waits import stuck
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
 from tests.settings import SHARDING
@@ -176,7 +175,7 @@ def test_a_database_that_is_lost_when_another_one_joins_is_named(rows: Rows):
         with transaction.atomic(using="default"):
             touch(rows.a)
             pid = connections["shard_a"].connection.info.backend_pid
-            elsewhere(lambda: scalar("shard_a", "SELECT pg_terminate_backend(%s, 5000)", pid))
+            elsewhere(lambda: scalar("shard_a", "SELECT pg_terminate_backend(%s, 60000)", pid))
             touch(rows.b)
 
     with pytest.raises(OperationalError) as raised:
@@ -195,24 +194,28 @@ def test_what_is_said_to_the_servers_is_none_of_the_applications_statements(rows
 
 
 def test_two_blocks_in_opposite_order_end_within_the_bound(rows: Rows):
-    """Without a detector each block gives up by itself, and one of them early enough for the other."""
+    """Without a detector a block gives up by itself, early enough for another one that is more patient."""
     other = Order.objects.create(tenant_id=rows.b)
 
     def set_total(order: Order, total: int):
         return lambda: Order.objects.filter(tenant_id=order.tenant_id, pk=order.pk).update(total=total)
 
+    def patiently() -> None:
+        touch(rows.a)
+        with connections["shard_a"].cursor() as cursor:
+            cursor.execute(f"SET LOCAL lock_timeout = '{2 * BOUND}s'")
+        set_total(rows.order, 2)()
+
     with given(0.5):
         first = Block(set_total(rows.order, 1), set_total(other, 1))
-        second = Block(set_total(other, 2), set_total(rows.order, 2))
+        second = Block(set_total(other, 2), patiently)
         with blocks(first, second):
             first.go()
             second.go()
-            started = time.monotonic()
-            first.go(wait=False)
-            time.sleep(0.25)
             second.go(wait=False)
+            stuck(second)
+            first.go(wait=False)
             errors = [first.end(), second.end()]
-    assert time.monotonic() - started < 3
     assert [type(error) for error in errors] == [OperationalError, type(None)]
     assert str(errors[0]).splitlines()[0] == "canceling statement due to lock timeout"
     assert {order.total for order in Order.objects.filter(tenant_id__in=[rows.a, rows.b])} == {2}

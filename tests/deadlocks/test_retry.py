@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import random
 import re
-import time
+from threading import Barrier
 
 import pytest
 from asgiref.sync import sync_to_async
@@ -18,7 +18,7 @@ from sharding.commits import decisions
 from sharding.conflicts import NOTE
 from sharding.errors import BlockAborted
 from tests.deadlocks.conflicts import closing, held
-from tests.deadlocks.conftest import Block, blocks, isolate
+from tests.deadlocks.conftest import BOUND, Block, blocks, isolate
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.messages import whole
 from tests.settings import SHARDING
@@ -89,21 +89,23 @@ def test_other_errors_are_raised_at_once(rows: Rows):
 def test_two_blocks_in_opposite_order_on_two_servers_both_succeed(rows: Rows):
     other = Order.objects.create(tenant_id=rows.b)
     calls: list[int] = []
+    met = Barrier(2, timeout=BOUND)
 
-    def block(first: Order, second: Order, total: int, patience: str):
+    def block(first: Order, second: Order, total: int):
         @sharding.retry(times=20)
         def function() -> None:
             calls.append(total)
             with transaction.atomic(using="default"):
                 for order in (first, second):
                     Order.objects.filter(tenant_id=order.tenant_id, pk=order.pk).update(total=total)
-                    time.sleep(0.2)
+                    if order is first and calls.count(total) == 1:
+                        met.wait()
 
         return function
 
     with override_settings(SHARDING={**SHARDING, "LOCK_TIMEOUT": 0.3}):
-        one = Block(block(rows.order, other, 1, "0.3s"), atomic=False)
-        two = Block(block(other, rows.order, 2, "0.3s"), atomic=False)
+        one = Block(block(rows.order, other, 1), atomic=False)
+        two = Block(block(other, rows.order, 2), atomic=False)
         with blocks(one, two):
             one.go(wait=False)
             two.go(wait=False)

@@ -63,7 +63,7 @@ def test_the_source_is_opened_while_the_control_database_does_not_answer(scene):
     def cut():
         with session("default") as connection:
             connection.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE %s",
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name LIKE %s",
                 [f"shardkit-mover:{scene.bucket:x}:%"],
             )
 

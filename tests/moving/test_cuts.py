@@ -26,7 +26,7 @@ def cut(alias, bucket):
     """End the session of a mover at a database."""
     with session(alias) as connection:
         connection.execute(
-            "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+            "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
             "WHERE datname = current_database() AND application_name LIKE %s",
             [f"shardkit-mover:{bucket:x}:%"],
         )

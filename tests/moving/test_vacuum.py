@@ -27,7 +27,7 @@ def test_a_session_that_is_lost_ends_no_mover(scene):
     def lose():
         with closing(session("shard_a")) as other:
             other.execute(
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                 "WHERE application_name LIKE 'shardkit-mover:%' AND datname = current_database()"
             )
 

@@ -124,7 +124,7 @@ class CrashingProject(Project):
         for alias in CLUSTER if servers.engine == "postgresql" else ():
             self.ask(
                 alias,
-                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity "
+                "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity "
                 "WHERE datname = current_database() AND pid <> pg_backend_pid()",
             )
 

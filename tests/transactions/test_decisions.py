@@ -176,7 +176,7 @@ def test_a_control_session_that_a_health_check_replaces(rows: Rows, monkeypatch:
 
 def _end_session(pid: int) -> None:
     with connections["default"].cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        cursor.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
 
 
 def test_a_lost_connection_goes_back_to_its_pool(rows: Rows) -> None:

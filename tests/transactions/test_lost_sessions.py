@@ -26,7 +26,7 @@ def _kill(alias: str) -> None:
 
     def terminate() -> None:
         with connections[alias].cursor() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+            cursor.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
 
     elsewhere(terminate)
 

@@ -91,6 +91,6 @@ def end_session(alias: str) -> None:
     pid = connection.connection.info.backend_pid
     other: Any = connection.copy()
     with other.cursor() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(%s, 5000)", [pid])
+        cursor.execute("SELECT pg_terminate_backend(%s, 60000)", [pid])
     other.close()
     assert pid != os.getpid()
