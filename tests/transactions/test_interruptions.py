@@ -9,7 +9,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from threading import Event, Thread
 from typing import Any
 
@@ -20,7 +20,7 @@ from sharding.backends.participants import Participant
 from sharding.commits import recovery
 from sharding.errors import CommitInDoubt
 from tests.layouts import CLUSTER, SHOP_ONLY
-from tests.policy.trouble import session
+from tests.moving.applications import session
 from tests.shop.models import Order, Region
 from tests.transactions.conftest import Rows, elsewhere, prepared
 
@@ -44,14 +44,26 @@ def later(transactional_db: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[l
     assert prepared() == []
 
 
+#: As long as somebody else has the lock.
+SLOWLY = """
+CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    WHILE NOT pg_try_advisory_lock_shared(4711) LOOP
+        PERFORM pg_sleep(0.02);
+    END LOOP;
+    PERFORM pg_advisory_unlock_shared(4711);
+    RETURN NULL;
+END $$
+"""
+WAITING = "SELECT count(*) FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
+
+
 @contextmanager
 def slow_commits(alias: str, table: str) -> Iterator[None]:
-    """Let PREPARE and COMMIT on a database take a second when rows were added to a table."""
+    """Let PREPARE and COMMIT on a database have no end, inside time_limit_within, when rows were added to a table."""
     connection: Any = connections[alias]
     with connection.cursor() as cursor, connection.sharded_statements():
-        cursor.execute(
-            "CREATE FUNCTION slowly() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END'"
-        )
+        cursor.execute(SLOWLY)
         cursor.execute(
             f"CREATE CONSTRAINT TRIGGER slowly AFTER INSERT ON {table} DEFERRABLE INITIALLY DEFERRED "
             f"FOR EACH ROW EXECUTE FUNCTION slowly()"
@@ -67,32 +79,40 @@ def slow_commits(alias: str, table: str) -> Iterator[None]:
 
 @contextmanager
 def time_limit_within(alias: str) -> Iterator[None]:
-    """Let the time be up as soon as a database is at its slow PREPARE or COMMIT."""
+    """
+    Let the time be up as soon as a database is at its slow PREPARE or COMMIT, which goes on half a second later.
+
+    In the end the server is through with it.
+    """
 
     def handler(*args: Any) -> None:
+        is_up.set()
         raise TimeLimit
 
-    over = Event()
+    is_up, over = Event(), Event()
 
     def watch() -> None:
         while not over.wait(0.02):
-            with session(alias) as cursor:
-                cursor.execute(
-                    "SELECT 1 FROM pg_stat_activity WHERE datname = current_database() AND wait_event = 'PgSleep'"
-                )
-                if cursor.fetchone():
-                    os.kill(os.getpid(), signal.SIGALRM)
-                    return
+            if holder.execute(WAITING).fetchone() != (0,):
+                os.kill(os.getpid(), signal.SIGALRM)
+                is_up.wait(60)
+                time.sleep(0.5)
+                break
+        holder.execute("SELECT pg_advisory_unlock(4711)")
+        while holder.execute(WAITING).fetchone() != (0,):
+            time.sleep(0.02)
 
     before = signal.signal(signal.SIGALRM, handler)
     watcher = Thread(target=watch)
-    watcher.start()
-    try:
-        yield
-    finally:
-        over.set()
-        watcher.join()
-        signal.signal(signal.SIGALRM, before)
+    with closing(session(alias)) as holder:
+        holder.execute("SELECT pg_advisory_lock(4711)")
+        watcher.start()
+        try:
+            yield
+        finally:
+            over.set()
+            watcher.join()
+            signal.signal(signal.SIGALRM, before)
 
 
 def _write(rows: Rows, called: list[int] | None = None) -> None:
@@ -152,7 +172,6 @@ def test_while_a_shard_prepares(alias: str, rows: Rows, later: list[Any]) -> Non
     with slow_commits(alias, "shop_order"):
         with time_limit_within(alias), pytest.raises(TimeLimit):
             _write(rows)
-        time.sleep(1)
         assert later or not elsewhere(prepared)
         recovery.resolve_now(min_age=0, only=CLUSTER)
         assert _made(rows) == [0, 0, 0]

@@ -78,7 +78,7 @@ def test_recovery_begins_with_the_next_one_that_asks(rows: Rows, monkeypatch: py
     began = threading.Event()
     monkeypatch.setattr(recovery, "_finish_all", began.set)
     recovery.finish_later()
-    assert began.wait(10)
+    assert began.wait(60)
 
 
 def test_a_connection_is_had_without_the_threads_of_recovery(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -128,7 +128,7 @@ def test_a_thread_that_outlives_the_main_thread(rows: Rows, tmp_path: Any) -> No
         },
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=240,
     )
     # Python 3.12 starts no thread at all then, and the log says what is left undone by that.
     assert (done.returncode, "Traceback" in done.stderr) == (0, False), done.stderr
