@@ -4,6 +4,7 @@ A cluster on which everything is ready for moves, and how a test spoils one thin
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -43,6 +44,19 @@ def spoilt(alias: str, statement: str, undo: str) -> Iterator[Session]:
             yield session
         finally:
             session.connection.execute(undo)  # type: ignore[call-overload]
+
+
+def alone(alias: str) -> None:
+    """Wait until a database has no session: a server takes a while to end one that was closed."""
+    query = "SELECT count(*) FROM pg_stat_activity WHERE datname = %s AND backend_type = 'client backend'"
+    until = time.monotonic() + 60
+    with connections[alias].copy()._nodb_cursor() as cursor:
+        while True:
+            cursor.execute(query, [name_of(alias)])
+            if cursor.fetchone() == (0,):
+                return
+            assert time.monotonic() < until
+            time.sleep(0.01)
 
 
 def name_of(alias: str) -> str:

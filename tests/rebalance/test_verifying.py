@@ -162,14 +162,16 @@ def test_what_was_counted_before_is_not_counted_again(copied, large):
 
 
 def test_time_zones_of_roles_are_no_difference(copied):
-    role = copied.sessions.target.connection.info.user
-    copied.at_target(f"ALTER ROLE \"{role}\" SET timezone TO 'Asia/Tokyo'")
+    info = copied.sessions.target.connection.info
+    # Other runs have sessions of the same role.
+    role = f'ROLE "{info.user}" IN DATABASE "{info.dbname}"'
+    copied.at_target(f"ALTER {role} SET timezone TO 'Asia/Tokyo'")
     try:
         with type(copied).opened_again() as sessions:
             assert sessions.target.connection.execute("SHOW timezone").fetchone() == ("UTC",)
             assert verify(sessions, copied.facts).sound
     finally:
-        copied.at_target(f'ALTER ROLE "{role}" RESET timezone')
+        copied.at_target(f"ALTER {role} RESET timezone")
 
 
 def test_secrets_are_not_shown():
