@@ -57,13 +57,17 @@ def control_session() -> Iterator[Session]:
         yield session
 
 
+#: A closed bucket is given the time that a slow machine takes to decide upon it.
+IN_NO_TIME = Options(window=0.0, share=1.0, latency=None, fenced=60.0)
+
+
 @dataclass
 class Scene:
     """A tenant on the source, with rows in each table, and a move of its bucket to the target that is planned."""
 
     source: str
     target: str
-    options: Options = field(default_factory=lambda: Options(window=0.0, share=1.0, latency=None))
+    options: Options = field(default_factory=lambda: IN_NO_TIME)
     #: Which tenant of the source it is.
     place: int = 0
 

@@ -33,7 +33,8 @@ from tests.downtime import down
 from tests.layouts import CLUSTER, SHOP_ONLY
 from tests.messages import whole
 from tests.moving.scenes import Scene, fenced_cluster
-from tests.moving.test_mover import _stop_at, run
+from tests.moving.test_mover import run
+from tests.moving.ways import stop_at
 from tests.shop.models import Order, Tag
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -236,7 +237,7 @@ def test_a_bucket_that_has_been_away_and_come_back(cluster, tmp_path):
 def test_a_backup_from_the_midst_of_a_move(cluster, tmp_path):
     scene = Scene(SHARD, "shard_c")
     scene.plan()
-    _stop_at(scene, Phase.FINISHING)
+    stop_at(scene, Phase.FINISHING)
     with backup(tmp_path):
         scene.wish(Wanted.ABORT)
         run(scene)
@@ -264,7 +265,7 @@ def test_ids_that_were_made_after_the_backup_are_not_made_again(cluster, tmp_pat
 def test_moves_that_are_under_way(cluster):
     scene = Scene("shard_a", SHARD)
     scene.plan()
-    _stop_at(scene, Phase.COPYING)
+    stop_at(scene, Phase.COPYING)
     Fence.objects.using(SHARD).filter(bucket=scene.bucket).update(state="owned")
     complaint = (
         f"{SHARD!r} cannot be certified while moves are under way of buckets about which its fence and the bucket map "

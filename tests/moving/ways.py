@@ -14,7 +14,7 @@ import psycopg
 import pytest
 
 from sharding.bucket_states import BucketState
-from sharding.rebalance import failing
+from sharding.rebalance import claiming, failing
 from sharding.rebalance.phases import Phase
 from sharding.rebalance.steps import Step
 from sharding.rebalance.stored_moves import StoredMove
@@ -55,6 +55,16 @@ def stop_at(scene: Scene, phase: Phase) -> None:
             scene.mover(heard=heard).run()
             time.sleep(MAP_TTL / 4)
     assert scene.move.phase == phase
+    _let_go()
+
+
+def _let_go() -> None:
+    """Wait until no move is in anybody's hands: a server takes a while to end a session that was closed."""
+    deadline = time.monotonic() + PATIENCE
+    with closing(session("default")) as connection:
+        while connection.execute(claiming._IN_HAND, [claiming.MOVE_LOCK]).fetchall():
+            assert time.monotonic() < deadline, "Somebody has a move in hand."
+            time.sleep(0.01)
 
 
 @contextmanager
