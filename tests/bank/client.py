@@ -76,8 +76,9 @@ def work(job: dict[str, Any], outcome: Outcome) -> None:
 
 def resolve(job: dict[str, Any], outcome: Outcome) -> None:
     """Let the resolver look at every database once."""
-    from sharding.commits import recovery
+    from sharding.commits import decisions, recovery
 
+    decisions.PATIENCE = job["patience"]
     steps = _steps(job)
     steps.begin()
     done = recovery.resolve_now(min_age=job["min_age"])
@@ -140,9 +141,8 @@ def _warm_up() -> None:
     from sharding.commits import decisions
     from sharding.errors import MapMissing
 
-    # So that few blocks suffice, and nobody waits for long.
+    # So that few blocks suffice.
     decisions.BATCH = 1
-    decisions.PATIENCE = 1
     with suppress(MapMissing):
         cluster_map.refresh()
     connections.close_all()

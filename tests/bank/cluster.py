@@ -111,7 +111,7 @@ class BankCluster:
 
     def cut(self, alias: str) -> None:
         """End every client's session on a server, as a failover does."""
-        query = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE application_name LIKE %s"
+        query = "SELECT pg_terminate_backend(pid, 60000) FROM pg_stat_activity WHERE application_name LIKE %s"
         self.ask(alias, query, f"{NAME}%")
 
     def _control(self, alias: str, action: str) -> None:

@@ -112,8 +112,9 @@ class Clients:
     def work(self, name: str, *, seed: int, transfers: int, accounts: int) -> Client:
         return self._start("work", None, name=name, seed=seed, transfers=transfers, accounts=accounts)
 
-    def resolve(self, *, min_age: float = 0, fault: Fault | None = None) -> Client:
-        return self._start("resolve", fault, min_age=min_age)
+    def resolve(self, *, min_age: float = 0, fault: Fault | None = None, patience: int = 20) -> Client:
+        """Let a resolver look, which waits for another one's tombstone for some seconds."""
+        return self._start("resolve", fault, min_age=min_age, patience=patience)
 
     def open_accounts(self, accounts: int, balance: int) -> Client:
         return self._start("open_accounts", None, accounts=accounts, balance=balance)

@@ -50,7 +50,7 @@ def test_a_resolver_that_is_overtaken_before_every_statement(fault: Fault, bank:
     for number in range(_statements(bank, fault)):
         _leave(bank, fault)
         slow = bank.clients.resolve(fault=Fault(number, "before", ("stop",))).wait_until_stopped()
-        quick = bank.clients.resolve().wait()
+        quick = bank.clients.resolve(patience=1).wait()
         slow.go_on().wait()
         # One may have waited in vain for the other one's tombstone.
         done = {**quick.notes("resolved")[0][0]["failures"], **slow.notes("resolved")[0][0]["failures"]}

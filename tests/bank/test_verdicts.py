@@ -105,7 +105,7 @@ def test_a_question_that_is_lost_until_a_resolver_has_decided(shape: str, bank: 
 @pytest.mark.parametrize(("when", "is_stored"), [("before", False), ("after", True)])
 def test_blocks_in_doubt(when: str, is_stored: bool, bank: Bank) -> None:
     """The process that met one finishes it by itself, when the control database is back."""
-    clients = [_at_decision(bank, shape, when, "cut", stay=60) for shape in DECIDING]
+    clients = [_at_decision(bank, shape, when, "cut", stay=240) for shape in DECIDING]
     with bank.cluster.down("default"):
         for client in clients:
             client.go_on()
@@ -120,7 +120,7 @@ def test_blocks_in_doubt(when: str, is_stored: bool, bank: Bank) -> None:
 def test_a_shard_that_is_down_after_the_decision(bank: Bank) -> None:
     """The blocks have returned; a thread of the process commits what is prepared, when the shard is back."""
     fault = Fault("COMMIT PREPARED", "before", ("stop",))
-    clients = [bank.start(*SHAPES[shape](bank), fault=fault, stay=60).wait_until_stopped() for shape in DECIDING]
+    clients = [bank.start(*SHAPES[shape](bank), fault=fault, stay=240).wait_until_stopped() for shape in DECIDING]
     with bank.cluster.down("shard_a"):
         for client in clients:
             client.go_on()
