@@ -78,7 +78,7 @@ def test_a_shard_is_away_for_a_while(scene, alias, phase, states):
         there = [scene.states_of(each) for each in ("shard_a", "shard_b") if each != alias]
         assert there == [state for state in states if state is not None]
         assert "connection failed" in scene.move.error
-    assert time.monotonic() - begun < 20
+    assert time.monotonic() - begun < 60
     finish(scene)
     assert scene.move.phase in OVER
     assert rows("shard_b", scene.bucket) == before

@@ -20,7 +20,7 @@ from sharding.rebalance.sessions import NO_BUCKET, application_name
 from sharding.rebalance.undecided_steps import Begin, Verify
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
 from tests.moving.scenes import MAP_TTL, Scene, control_session, fenced_cluster, plan_of
-from tests.moving.ways import stop_at
+from tests.moving.ways import PATIENCE, stop_at
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -35,7 +35,8 @@ def run(scene, until=(Phase.DONE, Phase.ABORTED), heard=None):
         if heard:
             heard(move, step)
 
-    for _ in range(200):
+    deadline = time.monotonic() + PATIENCE
+    while time.monotonic() < deadline:
         scene.mover(heard=hear).run()
         if scene.move.phase in until:
             return phases

@@ -94,7 +94,8 @@ def _most_locks(over):
 
 
 def _carry(scene):
-    for _ in range(200):
+    until = time.monotonic() + 200
+    while time.monotonic() < until:
         scene.mover().run()
         if scene.move.phase == Phase.DONE:
             return
