@@ -60,6 +60,8 @@ def test_a_row_that_the_target_does_not_take(scene):
 def meddling(scene):
     """A trigger of somebody's on the target that changes rows."""
     with closing(session("shard_b")) as connection:
+        # Autovacuum may be at the table.
+        connection.execute("SET lock_timeout = '60s'")
         connection.execute(
             "CREATE FUNCTION meddle() RETURNS trigger LANGUAGE plpgsql AS "
             "$$ BEGIN NEW.product := upper(NEW.product); RETURN NEW; END $$"
@@ -68,7 +70,7 @@ def meddling(scene):
         try:
             yield
         finally:
-            connection.execute("SET lock_timeout = '10s'; DROP FUNCTION meddle CASCADE")
+            connection.execute("DROP FUNCTION meddle CASCADE")
 
 
 def test_a_trigger_that_changes_rows_on_the_target(scene, meddling):
