@@ -32,8 +32,8 @@ settings.register_profile("patient", settings.default, deadline=None, suppress_h
 settings.register_profile("unshrunk", settings.get_profile("patient"), phases=[Phase.explicit, Phase.generate])
 settings.load_profile("unshrunk" if os.environ.get("SHARDKIT_UNSHRUNK") == "1" else "patient")
 
-#: Seconds for which a test knows the bucket map at least, of the 30 after which it is read again.
-KNOWN_FOR = 20.0
+#: Seconds for which a test knows the bucket map at least, although one before may have read it for a short MAP_TTL.
+KNOWN_FOR = 300.0
 
 DATABASE_FIXTURES = {"db", "transactional_db", "django_db_setup", "django_db_reset_sequences", "live_server"}
 
@@ -102,7 +102,7 @@ def django_db_setup(django_db_setup: None) -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _known_map(request: pytest.FixtureRequest) -> None:
-    """Read the bucket map, which a test before may have forgotten, or is soon too old: no statement of this one."""
+    """Read the bucket map, which a test before may have forgotten, or read for a moment: no statement of this one."""
     marker = request.node.get_closest_marker("django_db")
     if marker is None or "default" not in [*marker.kwargs.get("databases", ["default"])]:
         return

@@ -72,8 +72,10 @@ def lost(phase: str, tenant: int) -> Callable[[Project], int]:
 def contradict(made: Project) -> None:
     bucket = lost("copying", 3)(made)
     made.execute("shard_d", "UPDATE sharding_fence SET state = 'owned' WHERE bucket = %s", [bucket])
-    # Until it has met the contradiction.
-    made.run("timeout --signal INT 20 python manage.py rebalance apply --json")
+    # It goes on trying, so that somebody must end it once it has met the contradiction.
+    error = "SELECT error FROM sharding_move WHERE bucket = %s"
+    while "both shards accept writes" not in str(made.execute("control", error, [bucket])):
+        made.run("timeout --signal INT 15 python manage.py rebalance apply --json")
 
 
 def change_a_row(made: Project) -> None:
