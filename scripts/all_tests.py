@@ -40,7 +40,7 @@ MOVES = ["tests/fence", "tests/moving", "tests/test_rerouting.py"]
 #: What moves are made of.
 STEPS = ["tests/rebalance"]
 #: About half of what is slow.
-HARD_MOVES = [*(f"tests/moving/test_{name}.py" for name in ("kills", "zombies")), "tests/rebalance"]
+HARD_MOVES = [*(f"tests/moving/test_{name}.py" for name in ("kills", "rounds", "zombies")), "tests/rebalance"]
 #: What SQLite is for: routing and fan-out while one develops.
 ON_SQLITE = [
     "tests/contrib",
@@ -58,7 +58,7 @@ ON_SQLITE = [
 ]
 COVERAGE = ["--cov", "--cov-report=", "--cov-fail-under=0"]
 #: How many random programs are tried where nothing else is said.
-PROGRAMS = "250"
+PROGRAMS = "200"
 
 
 @dataclass

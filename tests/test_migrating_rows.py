@@ -12,7 +12,7 @@ from tests.garden import SHARDS, garden, migrated, running_servers
 
 __all__ = ["garden", "migrated", "running_servers"]
 
-pytestmark = pytest.mark.db
+pytestmark = [pytest.mark.db, pytest.mark.slow]
 
 DATABASES = ("default", *SHARDS)
 #: Owners of plants, of whose buckets each database has its share: the old one's, and those of plants to come.

@@ -11,7 +11,7 @@ from tests.migrating_project import Project, postgresql_databases, sqlite_databa
 
 __all__ = ["running_servers"]
 
-pytestmark = pytest.mark.db
+pytestmark = [pytest.mark.db, pytest.mark.slow]
 
 ALIASES = ("default", "shard_a", "shard_b")
 GLOBAL = """
@@ -93,7 +93,7 @@ for alias in ("shard_a", "shard_b"):
 """
 
 
-@pytest.fixture(params=["postgresql", pytest.param("sqlite", marks=pytest.mark.slow)])
+@pytest.fixture(params=["postgresql", "sqlite"])
 def project(request, tmp_path):
     if request.param == "sqlite":
         made = Project(tmp_path, sqlite_databases(tmp_path, *ALIASES))
@@ -151,7 +151,6 @@ def test_a_foreign_key_to_a_global_model_has_its_constraint_on_the_control_datab
     assert not any(tables(project).values())
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("command", ["migrate_all", "migrate"])
 def test_a_model_becomes_sharded_on_a_cluster_that_is_in_use(project, command):
     project.write("library/models.py", GLOBAL)

@@ -25,7 +25,10 @@ from tests.moving.statements import Statement, watched
 from tests.moving.ways import as_mover, finish, once, within
 from tests.shop.models import Order
 
-pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
+pytestmark = [
+    pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY),
+    pytest.mark.slow,
+]
 #: Statements that should be there once for all buckets of a round.
 ONCE = {
     "barrier": re.compile(r"SELECT pg_advisory_xact_lock\(kind"),
