@@ -87,11 +87,15 @@ def purge(model: type[Model], bucket: int, alias: str) -> None:
 
 def _hide(source: str, target: str) -> None:
     """Let a shard hide the buckets of another, of every two one as moved."""
-    states = cycle(HIDING)
     buckets = cluster_map.current().buckets_of(source)
-    Fence.objects.using(target).bulk_create(
-        [Fence(bucket=each, state=next(states), epoch=1, generation=GENERATION, mark=mark_of(each)) for each in buckets]
-    )
+    states = [str(state) for state, _ in zip(cycle(HIDING), buckets, strict=False)]
+    with connections[target].cursor() as cursor:
+        cursor.execute(
+            f"INSERT INTO {FENCE} (bucket, state, epoch, generation, forward, mark) "
+            f"SELECT bucket, state, 1, {GENERATION}, '', mark "
+            "FROM unnest(%s::integer[], %s::text[], %s::bigint[]) AS given (bucket, state, mark)",
+            [list(buckets), states, [mark_of(each) for each in buckets]],
+        )
 
 
 def _table(model: Any) -> str:

@@ -144,7 +144,7 @@ def fenced_cluster(*owners: str, **changes: Any) -> Iterator[None]:
     """Let the databases own the buckets in turn, behind fences; afterwards it is all as before."""
     sharding = {**settings.SHARDING, "FENCE": "row", "MAP_TTL": MAP_TTL, "MOVE_WAIT": 5.0, **changes}
     with override_settings(SHARDING=sharding), cluster.owners(*(owners or CLUSTER)):
-        before = {row.bucket: row for row in BucketOwner.objects.using("default")}
+        before = _owners()
         try:
             yield
         finally:
@@ -152,12 +152,16 @@ def fenced_cluster(*owners: str, **changes: Any) -> Iterator[None]:
     cluster_map.refresh()
 
 
-def _put_back(owners: dict[int, BucketOwner]) -> None:
+def _owners() -> set[tuple[int, str, int]]:
+    """Return the bucket map as it is stored."""
+    return {*BucketOwner.objects.using("default").values_list("bucket", "shard", "epoch")}
+
+
+def _put_back(owners: set[tuple[int, str, int]]) -> None:
     for model in (Move, Attempt, CleanUp):
         model.objects.using("default").all().delete()
-    for row in BucketOwner.objects.using("default"):
-        if row.epoch != owners[row.bucket].epoch:
-            owners[row.bucket].save(using="default")
+    for bucket, shard, epoch in owners - _owners():
+        BucketOwner.objects.using("default").filter(bucket=bucket).update(shard=shard, epoch=epoch)
     tables = [model._meta.db_table for model in reversed(MODELS)]
     for alias in CLUSTER:
         with unfenced(alias, *tables), connections[alias].cursor() as cursor:
