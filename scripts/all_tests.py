@@ -27,6 +27,7 @@ WAITING = ["tests/bank", "tests/deadlocks", "tests/lookups", "tests/policy", "te
 #: What takes about half of the rest of the time; the other half is mostly the migrations.
 FIRST = [
     "tests/differential",
+    "tests/ranks",
     "tests/reference",
     "tests/seam",
     "tests/shards",
