@@ -14,7 +14,7 @@ from django.db.models import F, Func, JSONField
 from aggregator import fan_out
 from sharding.errors import FanOutTimeout, ShardsUnavailable
 from tests.layouts import CLUSTER, SHOP_ONLY, tenant_on
-from tests.policy.trouble import BOUND, in_the_end, paused, terminate, terminate_streams, took_less_than
+from tests.policy.trouble import BOUND, in_the_end, late, paused, terminate, terminate_streams, took_less_than
 from tests.shop.models import Order
 
 pytestmark = pytest.mark.django_db(databases=CLUSTER, transaction=True, available_apps=SHOP_ONLY)
@@ -53,7 +53,7 @@ def test_a_server_that_pauses() -> None:
         rows = begun(timeout=seconds)
         with paused("shard_b"), took_less_than(seconds + BOUND), pytest.raises(FanOutTimeout) as caught:
             list(rows)
-        assert list(caught.value.failures) == ["shard_b"]
+        late(caught.value.failures, "shard_b")
 
     in_the_end(check)
     assert fan_out(Order.objects).count() == 16
@@ -63,8 +63,9 @@ def test_a_server_that_pauses_and_may_be_missing() -> None:
     def check(seconds: float) -> None:
         rows = begun(timeout=seconds, on_error="partial")
         with paused("shard_b"), took_less_than(seconds + BOUND):
-            assert len(list(rows)) in {12, 13}
-        assert list(rows.missing) == ["shard_b"]
+            found = list(rows)
+        late(rows.missing, "shard_b")
+        assert len(found) in {12, 13}
 
     in_the_end(check)
 
@@ -88,7 +89,7 @@ def test_the_deadline_is_that_of_the_order_too(pooler: bool) -> None:
                 list(rows)
         finally:
             os.kill(pid, signal.SIGCONT)
-        assert list(caught.value.failures) == ["shard_a"]
+        late(caught.value.failures, "shard_a")
 
     with patch.dict(connections["default"].settings_dict, DISABLE_SERVER_SIDE_CURSORS=pooler):
         in_the_end(check)
